@@ -1,0 +1,20 @@
+package sluice
+import (
+ _ "sigs.k8s.io/gateway-api/apis/v1"
+ _ "sigs.k8s.io/gateway-api/apis/v1beta1"
+ _ "k8s.io/client-go/kubernetes/scheme"
+ _ "k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+ _ "k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+ _ "k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+ _ "github.com/cilium/ebpf/link"
+ _ "github.com/cilium/ebpf/features"
+ _ "github.com/vishvananda/netlink"
+ _ "github.com/vishvananda/netns"
+ _ "github.com/google/nftables"
+ _ "github.com/prometheus/client_golang/prometheus/promhttp"
+ _ "go.yaml.in/yaml/v3"
+ _ "golang.org/x/sync/errgroup"
+ _ "golang.org/x/sys/unix"
+ _ "github.com/fsnotify/fsnotify"
+ _ "github.com/google/go-cmp/cmp"
+)
