@@ -73,6 +73,9 @@ type Refusal struct {
 	Reason    string        `json:"reason"`
 }
 
-// Draining is sent by a proxy that is about to stop: it goes on accepting until the agent closes the connection
-// for writing or two seconds have passed, and then lets what it has come to an end.
+// Draining is sent by a proxy that is about to stop. It goes on accepting until Released comes (two seconds at
+// most), takes what is still queued, and then lets what it has come to an end.
 type Draining struct{}
+
+// Released answers Draining: no new connection is steered to the proxy's listeners, or its successor has them.
+type Released struct{}
