@@ -42,6 +42,10 @@ type Pods struct {
 	Version uint64        `json:"version"`
 	Added   []EnrolledPod `json:"added,omitempty"`
 	Removed []string      `json:"removed,omitempty"` // UIDs
+
+	// Complete ends the list that follows Hello: a pod that no message since Hello has named is gone, such as one that
+	// ended while the agent was away.
+	Complete bool `json:"complete,omitempty"`
 }
 
 // EnrolledPod is a pod and the listeners that it has.

@@ -1,0 +1,136 @@
+package model
+
+import (
+	"fmt"
+	"strings"
+)
+
+func (m *Match) validate() error {
+	switch m.Path.Type {
+	case Exact, PathPrefix:
+		if !strings.HasPrefix(m.Path.Value, "/") {
+			return mistake("path.value", "%q does not begin with \"/\"", m.Path.Value)
+		}
+	case RegularExpression:
+		if err := checkExpression(m.Path.Value); err != nil {
+			return under("path", err)
+		}
+	default:
+		return mistake("path.type", "%q is not known", m.Path.Type)
+	}
+	if m.Method != "" && !isToken(m.Method) {
+		return mistake("method", "%q is no method", m.Method)
+	}
+	for i, h := range m.Headers {
+		if !isToken(h.Name) || h.Name != strings.ToLower(h.Name) {
+			return under(fmt.Sprintf("headers[%d]", i), mistake("name", "%q is no header name in lower case", h.Name))
+		}
+	}
+	for i, q := range m.Query {
+		if q.Name == "" {
+			return under(fmt.Sprintf("query[%d]", i), mistake("name", "it is empty"))
+		}
+	}
+	if err := validateValues("headers", m.Headers); err != nil {
+		return err
+	}
+	return validateValues("query", m.Query)
+}
+
+// validateValues checks what conditions on headers and on parameters have in common. Values may hold any bytes: one that
+// no request can have does no harm.
+func validateValues(list string, values []ValueMatch) error {
+	for i, v := range values {
+		path := fmt.Sprintf("%s[%d]", list, i)
+		switch v.Type {
+		case Exact:
+		case RegularExpression:
+			if err := checkExpression(v.Value); err != nil {
+				return under(path, err)
+			}
+		default:
+			return under(path, mistake("type", "%q is not known", v.Type))
+		}
+		for _, before := range values[:i] {
+			if before.Name == v.Name {
+				return under(path, mistake("name", "%q is there twice", v.Name))
+			}
+		}
+	}
+	return nil
+}
+
+func validateFilters(filters []Filter) error {
+	for i := range filters {
+		path := fmt.Sprintf("filters[%d]", i)
+		if filters[i].RequestHeaders == nil {
+			return mistake(path, "none of its members is set")
+		}
+		if err := filters[i].RequestHeaders.Validate(); err != nil {
+			return under(path, under("requestHeaders", err))
+		}
+	}
+	return nil
+}
+
+// Validate tells why the edit cannot be applied: what frames a message and what belongs to one connection is not a
+// route's to change, and a request has exactly one Host (F-14).
+func (e *HeaderEdit) Validate() error {
+	for _, list := range []struct {
+		name    string
+		headers []Header
+	}{{"set", e.Set}, {"add", e.Add}} {
+		for i, h := range list.headers {
+			path := fmt.Sprintf("%s[%d]", list.name, i)
+			if err := checkEditable(h.Name, list.name == "set"); err != nil {
+				return under(path, under("name", err))
+			}
+			if err := checkFieldValue(h); err != nil {
+				return under(path, under("value", err))
+			}
+		}
+	}
+	for i, name := range e.Remove {
+		if err := checkEditable(name, false); err != nil {
+			return under(fmt.Sprintf("remove[%d]", i), err)
+		}
+	}
+	return nil
+}
+
+func checkEditable(name string, set bool) error {
+	switch lower := strings.ToLower(name); lower {
+	case "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade": // RFC 9110, 7.6.1
+		return mistake("", "header %q belongs to one connection", name)
+	case "content-length": // RFC 9112, 6: where the message ends
+		return mistake("", "header %q says where the message ends", name)
+	case "host":
+		if !set {
+			return mistake("", "header %q can only be set: a request has exactly one", name)
+		}
+	}
+	if !isToken(name) { // this refuses ":authority" too
+		return mistake("", "%q is no header name", name)
+	}
+	return nil
+}
+
+// checkFieldValue: a line break in a value would write another header (RFC 9110, 5.5).
+func checkFieldValue(h Header) error {
+	for i := range len(h.Value) {
+		if c := h.Value[i]; c < 0x20 && c != '\t' || c == 0x7f {
+			return mistake("", "it has a control character")
+		}
+	}
+	if strings.ToLower(h.Name) == "host" && (h.Value == "" || strings.ContainsAny(h.Value, " \t/?#@\\,")) {
+		return mistake("", "%q is no host and port", h.Value)
+	}
+	return nil
+}
+
+// isToken tells whether s is a token (RFC 9110, 5.6.2).
+func isToken(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r < 0x80 && strings.ContainsRune("!#$%&'*+-.^_`|~", r))
+	})
+}
