@@ -1,0 +1,165 @@
+package compile
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-mesh/sluice/l7proxy/model"
+)
+
+// refFault is a reference that leads nowhere.
+type refFault struct {
+	at      string // where in the route
+	reason  gatewayv1.RouteConditionReason
+	message string
+}
+
+func (f refFault) String() string { return f.at + ": " + f.message }
+
+// resolve completes a rule for a parent in a namespace: its backends, and all of its references that lead nowhere
+// (S-22), whether the rule is in force or not.
+func (ix *index) resolve(r *route, rule *rule, parentNamespace string) (model.Rule, []refFault) {
+	faults := append([]refFault(nil), rule.unresolved...)
+	for i := range rule.object.Filters {
+		for _, ref := range filterRefs(&rule.object.Filters[i]) {
+			if _, f := ix.backend(r.ref.Namespace, parentNamespace, ref); f != nil {
+				f.at = fmt.Sprintf("%s.filters[%d]", rule.label, i)
+				faults = append(faults, *f)
+			}
+		}
+	}
+	compiled := rule.compiled
+	for i := range rule.object.BackendRefs {
+		ref := &rule.object.BackendRefs[i]
+		b, f := ix.weighted(r.ref.Namespace, parentNamespace, ref)
+		if f != nil {
+			f.at = fmt.Sprintf("%s.backendRefs[%d]", rule.label, i)
+			faults = append(faults, *f)
+		}
+		if compiled.Fail == nil {
+			compiled.Backends = append(compiled.Backends, b)
+		}
+	}
+	return compiled, faults
+}
+
+// filterRefs are the Services that a filter sends requests to.
+func filterRefs(f *gatewayv1.HTTPRouteFilter) []*gatewayv1.BackendObjectReference {
+	switch {
+	case f.RequestMirror != nil:
+		return []*gatewayv1.BackendObjectReference{&f.RequestMirror.BackendRef}
+	case f.ExternalAuth != nil:
+		return []*gatewayv1.BackendObjectReference{&f.ExternalAuth.BackendRef}
+	}
+	return nil
+}
+
+// extensionFault: no kind of extension is known, so a reference to one cannot be resolved (F-5).
+func extensionFault(at string, f *gatewayv1.HTTPRouteFilter) refFault {
+	named := "no extension"
+	if e := f.ExtensionRef; e != nil {
+		named = fmt.Sprintf("%s %s of group %q", e.Kind, e.Name, e.Group)
+	}
+	return refFault{at, gatewayv1.RouteReasonInvalidKind, "ExtensionRef to " + named + ": Sluice has no extensions"}
+}
+
+// weighted is one choice of a rule. One that cannot be used keeps its weight (B-2).
+func (ix *index) weighted(from, parent string, ref *gatewayv1.HTTPBackendRef) (model.Backend, *refFault) {
+	b := model.Backend{Weight: 1}
+	if ref.Weight != nil {
+		b.Weight = uint32(max(0, *ref.Weight))
+	}
+	key, fault := ix.backend(from, parent, &ref.BackendObjectReference)
+	for i := range ref.Filters {
+		if f := &ref.Filters[i]; f.Type == gatewayv1.HTTPRouteFilterExtensionRef && fault == nil {
+			e := extensionFault("", f)
+			fault = &e
+		}
+	}
+	if fault != nil {
+		b.Invalid = fault.message
+		return b, fault
+	}
+	b.Endpoints = key
+	for i := range ref.Filters {
+		if f := &ref.Filters[i]; checkFilter(f) == nil { // otherwise the whole rule fails (F-6)
+			b.Filters = append(b.Filters, compileFilter(f))
+		}
+	}
+	return b, nil
+}
+
+// backend resolves a reference to a port of a Service. The permission is looked at before the Service, so that
+// nobody learns what is in another's namespace (S-22).
+func (ix *index) backend(from, parent string, ref *gatewayv1.BackendObjectReference) (model.EndpointsKey, *refFault) {
+	fault := func(reason gatewayv1.RouteConditionReason, format string, args ...any) (model.EndpointsKey, *refFault) {
+		return model.EndpointsKey{}, &refFault{reason: reason, message: fmt.Sprintf(format, args...)}
+	}
+	if !isCoreService(ref) {
+		return fault(gatewayv1.RouteReasonInvalidKind, "a backend of kind %s is not supported, only a Service is", describeKind(ref))
+	}
+	key := model.ServiceKey{Namespace: from, Name: string(ref.Name)}
+	if ref.Namespace != nil {
+		key.Namespace = string(*ref.Namespace)
+	}
+	if !ix.permitted(from, parent, key) {
+		return fault(gatewayv1.RouteReasonRefNotPermitted, "no ReferenceGrant in namespace %s lets an HTTPRoute of namespace %s refer to Service %s",
+			key.Namespace, from, key.Name)
+	}
+	s := ix.services[key]
+	switch {
+	case s == nil:
+		return fault(gatewayv1.RouteReasonBackendNotFound, "Service %s is not there", key)
+	case s.Spec.Type == corev1.ServiceTypeExternalName:
+		return fault(gatewayv1.RouteReasonInvalidKind, "Service %s is of type ExternalName, which has no endpoints", key)
+	case ref.Port == nil:
+		return fault(gatewayv1.RouteReasonBackendNotFound, "the reference to Service %s names no port", key)
+	}
+	number := int32(*ref.Port)
+	port, otherProtocol := tcpPort(s, number)
+	switch {
+	case port == nil && otherProtocol != "":
+		return fault(gatewayv1.RouteReasonUnsupportedProtocol, "port %d of Service %s is %s, not TCP", number, key, otherProtocol)
+	case port == nil:
+		return fault(gatewayv1.RouteReasonBackendNotFound, "Service %s has no port %d; it has %s", key, number, describePorts(s))
+	case !speaks(port.AppProtocol):
+		return fault(gatewayv1.RouteReasonUnsupportedProtocol, "port %d of Service %s wants %s, which is not supported yet", number, key, *port.AppProtocol)
+	}
+	return model.EndpointsKey{Namespace: key.Namespace, Name: key.Name, Port: uint16(number)}, nil
+}
+
+func isCoreService(ref *gatewayv1.BackendObjectReference) bool {
+	return (ref.Group == nil || *ref.Group == "") && (ref.Kind == nil || *ref.Kind == "Service")
+}
+
+func describeKind(ref *gatewayv1.BackendObjectReference) string {
+	kind := "Service"
+	if ref.Kind != nil {
+		kind = string(*ref.Kind)
+	}
+	if ref.Group != nil && *ref.Group != "" {
+		kind += "." + string(*ref.Group)
+	}
+	return kind
+}
+
+// tcpPort finds a Service port by its number; where there is one of another protocol only, it says which.
+func tcpPort(s *corev1.Service, number int32) (port *corev1.ServicePort, other corev1.Protocol) {
+	for i := range s.Spec.Ports {
+		switch p := &s.Spec.Ports[i]; {
+		case p.Port == number && isTCP(p):
+			return p, ""
+		case p.Port == number:
+			other = p.Protocol
+		}
+	}
+	return nil, other
+}
+
+// speaks says whether the proxy can talk to a backend that names its protocol. Without TLS to backends and
+// without HTTP/2 these two are out; of the others HTTP/1.1 may be inferred.
+func speaks(appProtocol *string) bool {
+	return appProtocol == nil || *appProtocol != "kubernetes.io/h2c" && *appProtocol != "kubernetes.io/wss"
+}

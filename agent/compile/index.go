@@ -1,0 +1,96 @@
+package compile
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-mesh/sluice/agent/objects"
+	"github.com/sluice-mesh/sluice/l7proxy/model"
+)
+
+// index is the objects, found by what asks for them. From it, one Service compiles alone.
+type index struct {
+	opts     Options
+	services map[model.ServiceKey]*corev1.Service
+	slices   map[model.ServiceKey][]*discoveryv1.EndpointSlice
+	grants   map[string][]*gatewayv1.ReferenceGrant // by the namespace that grants
+	owners   map[netip.Addr]model.ServiceKey        // whose a cluster IP is
+	routes   []*route                               // in the order of precedence
+	parents  map[model.ServiceKey][]*attachment     // by parent, in the order of precedence
+}
+
+func newIndex(in *objects.Set, opts Options) *index {
+	ix := &index{
+		opts:     opts,
+		services: map[model.ServiceKey]*corev1.Service{},
+		slices:   map[model.ServiceKey][]*discoveryv1.EndpointSlice{},
+		grants:   map[string][]*gatewayv1.ReferenceGrant{},
+		owners:   map[netip.Addr]model.ServiceKey{},
+		parents:  map[model.ServiceKey][]*attachment{},
+	}
+	for _, s := range in.Services {
+		ix.services[model.ServiceKey{Namespace: s.Namespace, Name: s.Name}] = s
+	}
+	for _, s := range in.EndpointSlices {
+		key := model.ServiceKey{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
+		ix.slices[key] = append(ix.slices[key], s)
+	}
+	for _, g := range in.ReferenceGrants {
+		ix.grants[g.Namespace] = append(ix.grants[g.Namespace], g)
+	}
+	ix.assignAddresses()
+	ix.addRoutes(in.HTTPRoutes)
+	return ix
+}
+
+// assignAddresses gives each cluster IP to one Service. In a cluster no two have the same.
+func (ix *index) assignAddresses() {
+	for _, key := range slices.SortedFunc(maps.Keys(ix.services), model.ServiceKey.Compare) {
+		for _, a := range clusterIPs(ix.services[key]) {
+			if _, taken := ix.owners[a]; !taken {
+				ix.owners[a] = key
+			}
+		}
+	}
+}
+
+// clusterIPs are the addresses of a Service's frontend, of both families.
+func clusterIPs(s *corev1.Service) []netip.Addr {
+	ips := s.Spec.ClusterIPs
+	if len(ips) == 0 {
+		ips = []string{s.Spec.ClusterIP}
+	}
+	var found []netip.Addr
+	for _, ip := range ips {
+		if a, err := netip.ParseAddr(ip); err == nil { // not so where it is "None" or not given yet
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+// addRoutes attaches the routes, the one that wins against equals first: the oldest, then by "namespace/name".
+func (ix *index) addRoutes(routes []*gatewayv1.HTTPRoute) {
+	sorted := slices.SortedFunc(slices.Values(routes), func(a, b *gatewayv1.HTTPRoute) int {
+		return cmp.Or(
+			a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
+			cmp.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name),
+		)
+	})
+	for _, object := range sorted {
+		r := newRoute(object)
+		for i := range object.Spec.ParentRefs {
+			if a := ix.attach(r, &object.Spec.ParentRefs[i]); a != nil {
+				r.parents = append(r.parents, a)
+				ix.parents[a.service] = append(ix.parents[a.service], a)
+			}
+		}
+		ix.routes = append(ix.routes, r)
+	}
+}

@@ -1,0 +1,114 @@
+package compile
+
+import (
+	"fmt"
+	"net/http"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-mesh/sluice/l7proxy/model"
+)
+
+// route is an HTTPRoute, with what of it does not depend on the parent.
+type route struct {
+	ref     model.RouteRef
+	object  *gatewayv1.HTTPRoute
+	rules   []*rule
+	parents []*attachment
+}
+
+// rule is one rule of a route. A rule whose match cannot be implemented is dropped. One with a filter or a setting that
+// must not be skipped keeps its match and answers every request 500, so that no broader rule takes its traffic (A-45, F-5).
+type rule struct {
+	object     *gatewayv1.HTTPRouteRule
+	label      string     // how messages name it
+	compiled   model.Rule // without backends
+	dropped    string     // why it is dropped
+	failed     string     // why it fails, when that is the rule's own fault
+	unresolved []refFault // references of its filters that lead nowhere; they too make it fail
+}
+
+func newRoute(object *gatewayv1.HTTPRoute) *route {
+	r := &route{
+		ref:    model.RouteRef{Kind: "HTTPRoute", Namespace: object.Namespace, Name: object.Name},
+		object: object,
+	}
+	for i := range object.Spec.Rules {
+		r.rules = append(r.rules, newRule(r.ref, i, &object.Spec.Rules[i]))
+	}
+	return r
+}
+
+func newRule(ref model.RouteRef, index int, object *gatewayv1.HTTPRouteRule) *rule {
+	r := &rule{object: object, label: fmt.Sprintf("rules[%d]", index), compiled: model.Rule{Route: ref, Index: index}}
+	if object.Name != nil && *object.Name != "" {
+		r.compiled.Name = string(*object.Name)
+		r.label += fmt.Sprintf(" (%s)", *object.Name)
+	}
+	var err error
+	if r.compiled.Matches, err = compileMatches(object.Matches); err != nil {
+		r.dropped = err.Error()
+		return r
+	}
+	r.fail(unsupportedSetting(object))
+	for i := range object.Filters {
+		r.addFilter(fmt.Sprintf("filters[%d]", i), &object.Filters[i])
+	}
+	for i := range object.BackendRefs {
+		filters := object.BackendRefs[i].Filters
+		for j := range filters {
+			if filters[j].Type == gatewayv1.HTTPRouteFilterExtensionRef {
+				continue // it makes that backend invalid, not the rule
+			}
+			if err := checkFilter(&filters[j]); err != nil { // F-6
+				r.fail(fmt.Errorf("backendRefs[%d].filters[%d]: %w", i, j, err))
+			}
+		}
+	}
+	r.compiled.Fail = r.failure()
+	if r.compiled.Fail != nil {
+		r.compiled.Filters = nil // nobody runs them
+	}
+	return r
+}
+
+// addFilter adds a filter of the rule. An ExtensionRef is a reference that leads nowhere: there are no extensions (F-5).
+func (r *rule) addFilter(at string, f *gatewayv1.HTTPRouteFilter) {
+	if f.Type == gatewayv1.HTTPRouteFilterExtensionRef {
+		r.unresolved = append(r.unresolved, extensionFault(r.label+"."+at, f))
+		return
+	}
+	if err := checkFilter(f); err != nil {
+		r.fail(fmt.Errorf("%s: %w", at, err))
+		return
+	}
+	r.compiled.Filters = append(r.compiled.Filters, compileFilter(f))
+}
+
+// fail notes why every request of the rule is answered 500; the first reason is the one that is told.
+func (r *rule) fail(err error) {
+	if err != nil && r.failed == "" {
+		r.failed = err.Error()
+	}
+}
+
+func (r *rule) failure() *model.Failure {
+	switch {
+	case r.failed != "":
+		return &model.Failure{Status: http.StatusInternalServerError, Reason: r.failed}
+	case len(r.unresolved) > 0:
+		return &model.Failure{Status: http.StatusInternalServerError, Reason: r.unresolved[0].String()}
+	}
+	return nil
+}
+
+// invalid says why the rule is not implemented as it is written; "": it is.
+func (r *rule) invalid() string {
+	switch {
+	case r.dropped != "":
+		return r.label + " is left out: " + r.dropped
+	case r.failed != "":
+		return r.label + " answers 500: " + r.failed
+	}
+	return ""
+}

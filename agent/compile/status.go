@@ -1,0 +1,111 @@
+package compile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// maxMessage is what the API takes of a condition's message, in bytes.
+const maxMessage = 32768
+
+// statuses are those of the routes that have a Service for a parent; other routes are none of ours (S-5, A-13).
+func (ix *index) statuses() []RouteStatus {
+	var all []RouteStatus
+	for _, r := range ix.routes {
+		if len(r.parents) == 0 {
+			continue
+		}
+		s := RouteStatus{Route: r.ref, Generation: r.object.Generation}
+		for _, a := range r.parents {
+			s.Parents = append(s.Parents, gatewayv1.RouteParentStatus{
+				ParentRef:      *a.ref.DeepCopy(),
+				ControllerName: gatewayv1.GatewayController(ix.opts.ControllerName),
+				Conditions:     a.conditions(),
+			})
+		}
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b RouteStatus) int { return compareRefs(a.Route, b.Route) })
+	return all
+}
+
+// conditions are the parent's: Accepted and ResolvedRefs always (S-20), PartiallyInvalid only when true (S-23).
+func (a *attachment) conditions() []metav1.Condition {
+	var invalid []string
+	for _, r := range a.route.rules {
+		if why := r.invalid(); why != "" {
+			invalid = append(invalid, why)
+		}
+	}
+	found := []metav1.Condition{a.accepted(invalid), a.resolvedRefs()}
+	if a.refused == "" && len(invalid) > 0 && len(invalid) < len(a.route.rules) {
+		found = append(found, a.condition(gatewayv1.RouteConditionPartiallyInvalid, true, gatewayv1.RouteReasonUnsupportedValue,
+			"Dropped Rule: "+strings.Join(invalid, "; ")))
+	}
+	return found
+}
+
+// accepted is true when at least one rule is implemented (S-21); missing backends do not matter to it.
+func (a *attachment) accepted(invalid []string) metav1.Condition {
+	switch {
+	case a.refused != "":
+		return a.condition(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonNoMatchingParent, a.refused)
+	case len(invalid) > 0 && len(invalid) == len(a.route.rules): // S-24
+		return a.condition(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonUnsupportedValue,
+			"no rule is implemented: "+strings.Join(invalid, "; "))
+	}
+	var ports []string
+	for _, p := range a.ports {
+		ports = append(ports, fmt.Sprint(p))
+	}
+	message := fmt.Sprintf("the route is bound to Service %s, port %s", a.service, strings.Join(ports, ", "))
+	if !a.producer() {
+		message += fmt.Sprintf(", for clients in namespace %s", a.route.ref.Namespace)
+	}
+	return a.condition(gatewayv1.RouteConditionAccepted, true, gatewayv1.RouteReasonAccepted, message+hostnamesNote(a.route.object.Spec.Hostnames))
+}
+
+// hostnamesNote tells users that hostnames do nothing where the parent is a Service.
+func hostnamesNote(hostnames []gatewayv1.Hostname) string {
+	if len(hostnames) == 0 {
+		return ""
+	}
+	return "; hostnames have no effect where the parent is a Service: match the Host header instead"
+}
+
+// resolvedRefs gives the gravest reason, and all of them in words (S-22).
+func (a *attachment) resolvedRefs() metav1.Condition {
+	if len(a.faults) == 0 {
+		return a.condition(gatewayv1.RouteConditionResolvedRefs, true, gatewayv1.RouteReasonResolvedRefs, "all references are resolved")
+	}
+	gravest := []gatewayv1.RouteConditionReason{
+		gatewayv1.RouteReasonRefNotPermitted, gatewayv1.RouteReasonInvalidKind, gatewayv1.RouteReasonBackendNotFound,
+		gatewayv1.RouteReasonUnsupportedProtocol,
+	}
+	rank := len(gravest) - 1
+	var told []string
+	for _, f := range a.faults {
+		rank = min(rank, slices.Index(gravest, f.reason))
+		told = append(told, f.String())
+	}
+	return a.condition(gatewayv1.RouteConditionResolvedRefs, false, gravest[rank], strings.Join(told, "; "))
+}
+
+// condition is one condition of this generation of the route (S-6).
+func (a *attachment) condition(t gatewayv1.RouteConditionType, ok bool, reason gatewayv1.RouteConditionReason, message string) metav1.Condition {
+	c := metav1.Condition{
+		Type: string(t), Status: metav1.ConditionFalse, Reason: string(reason), Message: message,
+		ObservedGeneration: a.route.object.Generation,
+	}
+	if ok {
+		c.Status = metav1.ConditionTrue
+	}
+	if len(c.Message) > maxMessage {
+		c.Message = strings.ToValidUTF8(c.Message[:maxMessage-4], "") + " ..."
+	}
+	return c
+}
