@@ -1,0 +1,398 @@
+package enroll
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-mesh/sluice/l7proxy/model"
+	"github.com/sluice-mesh/sluice/tests/need"
+)
+
+const testPort = 1004
+
+var testPrefix = netip.MustParsePrefix("fd6d:6573:6800::/96")
+
+func testOpener() opener { return opener{proc: "/proc", port: testPort, prefix: testPrefix} }
+
+// podNS is a namespace that is like a pod's: it has an address of its own beside loopback.
+func podNS(t *testing.T) string {
+	t.Helper()
+	path := need.NetNS(t)
+	need.In(t, path, func() error {
+		eth := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}
+		if err := netlink.LinkAdd(eth); err != nil {
+			return err
+		}
+		for _, a := range []string{"10.78.0.10/24", "fd78::10/64"} {
+			addr, err := netlink.ParseAddr(a)
+			if err != nil {
+				return err
+			}
+			if strings.Contains(a, ":") {
+				addr.Flags = unix.IFA_F_NODAD
+			}
+			if err := netlink.AddrAdd(eth, addr); err != nil {
+				return err
+			}
+		}
+		return netlink.LinkSetUp(eth)
+	})
+	return path
+}
+
+func open(t *testing.T, path string) *Pod {
+	t.Helper()
+	p, err := testOpener().open(want("a", path), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.release() })
+	return p
+}
+
+// routes returns the local routes of the prefix in a namespace.
+func routes(t *testing.T, path string) int {
+	t.Helper()
+	n := 0
+	need.In(t, path, func() error {
+		all, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+		for _, r := range all {
+			if r.Dst != nil && r.Dst.String() == testPrefix.String() && r.Type == unix.RTN_LOCAL {
+				n++
+			}
+		}
+		return err
+	})
+	return n
+}
+
+func TestListenersAreInThePodAndOnLoopbackOnly(t *testing.T) {
+	path, other := podNS(t), need.NetNS(t)
+	p := open(t, path)
+	if p.Cookie == 0 || p.IPv4.String() != "10.78.0.10" || p.IPv6.String() != "fd78::10" || p.Port != testPort {
+		t.Errorf("the pod is %+v", p)
+	}
+	if f := p.Families(); len(f) != 2 || f[0] != model.IPv4 || f[1] != model.IPv6 {
+		t.Errorf("its families are %v", f)
+	}
+	if n := routes(t, path); n != 1 {
+		t.Errorf("%d local routes for the prefix", n)
+	}
+	for address, want := range map[string]bool{"127.0.0.1": true, "::1": true, "10.78.0.10": false, "fd78::10": false} {
+		at := net.JoinHostPort(address, strconv.Itoa(testPort))
+		if got := dials(t, path, at); got != want {
+			t.Errorf("%s answers in the pod: %v", at, got)
+		}
+		if dials(t, other, at) {
+			t.Errorf("%s answers in another namespace", at)
+		}
+	}
+	if n := p.Reset(); n != 2 {
+		t.Errorf("%d queued connections were reset, not 2", n)
+	}
+}
+
+func dials(t *testing.T, path, at string) bool {
+	t.Helper()
+	ok := false
+	need.In(t, path, func() error {
+		c, err := net.DialTimeout("tcp", at, time.Second)
+		if err == nil {
+			ok = true
+			c.Close()
+		}
+		return nil
+	})
+	return ok
+}
+
+func TestListenerIsPlainTCPAndNonBlocking(t *testing.T) {
+	p := open(t, podNS(t))
+	err := p.Use(func(_ int, listeners []Listener) error {
+		for _, l := range listeners {
+			protocol, err := unix.GetsockoptInt(l.FD, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+			if err != nil || protocol != unix.IPPROTO_TCP {
+				return fmt.Errorf("protocol %d, %w", protocol, err)
+			}
+			flags, err := unix.FcntlInt(uintptr(l.FD), unix.F_GETFL, 0)
+			if err != nil || flags&unix.O_NONBLOCK == 0 {
+				return fmt.Errorf("flags %#x, %w", flags, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// An agent that was killed and started again listens beside the copies that its predecessor gave to a proxy.
+func TestSecondAgentListensBesideTheFirst(t *testing.T) {
+	path := podNS(t)
+	first := open(t, path)
+	second := open(t, path)
+	if first.Cookie != second.Cookie {
+		t.Error("one namespace has two cookies")
+	}
+	first.close()
+	if routes(t, path) != 1 {
+		t.Error("closing without undoing took the route away")
+	}
+}
+
+func TestPortOfAnApplicationIsNamed(t *testing.T) {
+	path := podNS(t)
+	var app net.Listener
+	need.In(t, path, func() (err error) {
+		app, err = net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", testPort))
+		return err
+	})
+	s := newEnroller(nil, machine{open: testOpener().open, identify: statNS})
+	before := descriptors(t)
+	if !s.enroll(want("a", path), path) {
+		t.Fatal("nothing to say")
+	}
+	s.SetDesired([]Wanted{want("a", path)})
+	f := s.View().Failed
+	if len(f) != 1 || f[0].String() != "ns/a" || !strings.Contains(f[0].Err.Error(), "an application of the pod has port 1004") {
+		t.Fatalf("the failures are %v", f)
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors are open, %d were before", after, before)
+	}
+	app.Close()
+	s.enroll(want("a", path), path)
+	if v := s.View(); len(v.Failed) != 0 || len(v.Pods) != 1 {
+		t.Errorf("after the port was given up: %+v", v)
+	}
+	s.Release(s.View().Pods[0].Pod)
+}
+
+func TestNamespaceWithoutIPv6(t *testing.T) {
+	path := podNS(t)
+	need.In(t, path, func() error {
+		return os.WriteFile("/proc/thread-self/root/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0)
+	})
+	p := open(t, path)
+	if f := p.Families(); len(f) != 1 || f[0] != model.IPv4 {
+		t.Errorf("its families are %v", f)
+	}
+}
+
+func TestWhatCannotBeEnrolled(t *testing.T) {
+	need.Root(t)
+	bare := need.NetNS(t)
+	down := need.NetNS(t)
+	need.In(t, down, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(lo)
+	})
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := descriptors(t)
+	for path, want := range map[string]string{
+		bare:               "no address yet",
+		down:               "loopback interface is down",
+		file:               "enter the network namespace",
+		"/proc/1/ns/net":   "is the host's network namespace",
+		"/nonexistent/net": "no such file",
+	} {
+		w := Wanted{}
+		if path == down {
+			w.IPs = []netip.Addr{netip.MustParseAddr("10.0.0.1")}
+		}
+		if _, err := testOpener().open(w, path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors are open, %d were before", after, before)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+// run starts an Enroller on this machine.
+func running(t *testing.T, proc string) *Enroller {
+	t.Helper()
+	e := New(Config{Proc: proc, Port: testPort, PrefixV6: testPrefix})
+	done := make(chan error, 1)
+	go func() { done <- e.Run(t.Context()) }()
+	t.Cleanup(func() {
+		<-done
+		e.Close()
+	})
+	return e
+}
+
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(3 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("within 3 s not: %s", what)
+		}
+	}
+}
+
+func TestPodThatEndsLeavesNothing(t *testing.T) {
+	path := podNS(t)
+	e := running(t, "/proc")
+	before := descriptors(t)
+	e.SetDesired([]Wanted{want("a", path)})
+	await(t, "enrolled", func() bool { return len(e.View().Pods) == 1 })
+	if descriptors(t) <= before {
+		t.Fatal("nothing was opened")
+	}
+	e.SetDesired(nil)
+	await(t, "ending", func() bool { return e.View().Pods[0].Ending != "" })
+	p := e.View().Pods[0].Pod
+	if err := e.Release(p); err != nil {
+		t.Error(err)
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors are open, %d were before", after, before)
+	}
+	if n := routes(t, path); n != 0 {
+		t.Errorf("%d routes are left", n)
+	}
+	if dials(t, path, "127.0.0.1:1004") {
+		t.Error("the listener is left")
+	}
+	if _, err := p.Descriptors(); err != ErrReleased {
+		t.Errorf("descriptors of a released pod: %v", err)
+	}
+	if err := e.Release(p); err != nil {
+		t.Errorf("released twice: %v", err)
+	}
+}
+
+func TestReplacedNamespaceIsReleasedAndEnrolledAnew(t *testing.T) {
+	old, fresh := podNS(t), podNS(t)
+	path := filepath.Join(t.TempDir(), "pod")
+	if err := os.Symlink(old, path); err != nil {
+		t.Fatal(err)
+	}
+	e := running(t, "/proc")
+	e.SetDesired([]Wanted{want("a", path)})
+	await(t, "enrolled", func() bool { return len(e.View().Pods) == 1 })
+	first := e.View().Pods[0].Pod
+	start := time.Now()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(fresh, path); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "ending", func() bool { return e.View().Pods[0].Ending != "" })
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("it took %v to notice", d)
+	}
+	if err := e.Release(first); err != nil {
+		t.Error(err)
+	}
+	await(t, "enrolled anew", func() bool { return len(e.View().Pods) == 1 && e.View().Pods[0].Ending == "" })
+	if second := e.View().Pods[0].Pod; second.Cookie == first.Cookie {
+		t.Error("it is the same namespace")
+	}
+	if err := e.Release(e.View().Pods[0].Pod); err != nil {
+		t.Error(err)
+	}
+}
+
+// A real process in a namespace, and a procfs whose cgroup files say what a kubelet's would.
+func TestPodIsFoundByTheCgroupOfAProcess(t *testing.T) {
+	path := podNS(t)
+	const uid = "8f1c2d3e-0000-4000-8000-0123456789ab"
+	child := exec.Command("sleep", "60")
+	need.In(t, path, child.Start)
+	t.Cleanup(func() { child.Process.Kill(); child.Wait() })
+	hosts := exec.Command("sleep", "60") // of the pod as well, but in the host's namespace: no evidence
+	if err := hosts.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { hosts.Process.Kill(); hosts.Wait() })
+	for name, cgroup := range map[string]string{
+		"cgroupfs": "0::/kubepods/burstable/pod" + uid + "/c1",
+		"systemd":  "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice/cri.scope",
+	} {
+		t.Run(name, func(t *testing.T) {
+			proc := t.TempDir()
+			fakeProcess(t, proc, 1, "0::/init.scope", "/proc/1/ns/net")
+			fakeProcess(t, proc, 50, cgroup, fmt.Sprintf("/proc/%d/ns/net", hosts.Process.Pid))
+			fakeProcess(t, proc, 60, cgroup, fmt.Sprintf("/proc/%d/ns/net", child.Process.Pid))
+			fakeProcess(t, proc, 70, "0::/kubepods/podother/c1", path)
+			if err := os.MkdirAll(filepath.Join(proc, "self"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			e := running(t, proc)
+			e.SetDesired([]Wanted{want(uid, "")})
+			await(t, "enrolled", func() bool { return len(e.View().Pods) == 1 })
+			pod := e.View().Pods[0].Pod
+			if id, err := statNS(path); err != nil || pod.id != id {
+				t.Errorf("it is in namespace %v, not %v (%v)", pod.id, id, err)
+			}
+			if err := os.RemoveAll(filepath.Join(proc, "60")); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "ending", func() bool { return e.View().Pods[0].Ending != "" })
+			if err := e.Release(pod); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func fakeProcess(t *testing.T, proc string, pid int, cgroup, netns string) {
+	t.Helper()
+	dir := filepath.Join(proc, strconv.Itoa(pid))
+	if err := os.MkdirAll(filepath.Join(dir, "ns"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "cgroup"), []byte(cgroup+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(netns, filepath.Join(dir, "ns", "net")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCleanupTakesTheRouteAway(t *testing.T) {
+	path := podNS(t)
+	open(t, path).close() // an agent that was killed
+	if routes(t, path) != 1 {
+		t.Fatal("there is no route to take away")
+	}
+	cfg := Config{Port: testPort, PrefixV6: testPrefix}
+	pods := []Wanted{want("gone", "/nonexistent"), want("a", path), want("notfound", "")}
+	for range 2 { // what is not there is no error
+		if err := Cleanup(cfg, pods); err != nil {
+			t.Error(err)
+		}
+		if n := routes(t, path); n != 0 {
+			t.Errorf("%d routes are left", n)
+		}
+	}
+}
