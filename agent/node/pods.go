@@ -1,0 +1,267 @@
+package node
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sluice-mesh/sluice/agent/datapath"
+	"github.com/sluice-mesh/sluice/agent/enroll"
+	"github.com/sluice-mesh/sluice/agent/push"
+	"github.com/sluice-mesh/sluice/l7proxy/model"
+)
+
+// podTable is what is known of pods on their way in and out.
+type podTable struct {
+	pods map[*enroll.Pod]*pod
+	// inherited are the namespaces that the kernel knows and no pod has claimed: of pods that ended while no agent ran.
+	// The value tells whether a listener may still be steered to.
+	inherited map[uint64]bool
+	settled   bool // every pod that is desired was tried: what has not been claimed by now will not be
+	failed    []enroll.Failure
+}
+
+// pod is one that is enrolled.
+type pod struct {
+	*enroll.Pod
+	told    *push.Pod // what proxies are told; nil until the kernel has it
+	err     error     // why the kernel does not
+	retry   backoff
+	steered bool // the kernel may steer to a listener of the pod, ours or a predecessor's
+	inForce bool // it steers to ours
+	ending  string
+	endedAt time.Time
+}
+
+func newPodTable() podTable {
+	return podTable{pods: map[*enroll.Pod]*pod{}, inherited: map[uint64]bool{}}
+}
+
+func (t *podTable) inherit(cookies []uint64) {
+	for _, c := range cookies {
+		t.inherited[c] = true
+	}
+}
+
+// steered tells whether the kernel may steer a connection to any listener.
+func (t *podTable) steered() bool {
+	for _, p := range t.pods {
+		if p.steered {
+			return true
+		}
+	}
+	return slices.Contains(slices.Collect(maps.Values(t.inherited)), true)
+}
+
+// told returns the pods that proxies should have.
+func (t *podTable) told() map[string]*push.Pod {
+	pods := map[string]*push.Pod{}
+	for _, p := range t.pods {
+		if p.told != nil && p.ending == "" {
+			pods[p.UID] = p.told
+		}
+	}
+	return pods
+}
+
+// sorted returns the pods by UID, so that what is done and logged has an order.
+func (t *podTable) sorted() []*pod {
+	return slices.SortedFunc(maps.Values(t.pods), func(a, b *pod) int {
+		if a.UID < b.UID {
+			return -1
+		}
+		return 1
+	})
+}
+
+// trackPods learns which pods there are.
+func (n *Node) trackPods(now time.Time) {
+	t := &n.podTable
+	view := n.pods.View()
+	t.settled, t.failed = view.Settled && n.desired != nil, view.Failed
+	held := map[*enroll.Pod]bool{}
+	for _, h := range view.Pods {
+		held[h.Pod] = true
+		p := t.pods[h.Pod]
+		if p == nil {
+			p = &pod{Pod: h.Pod}
+			p.steered = t.inherited[p.Cookie]
+			delete(t.inherited, p.Cookie)
+			t.pods[h.Pod] = p
+		}
+		if h.Ending != "" && p.ending == "" {
+			p.ending, p.endedAt = h.Ending, now
+			n.resend = true
+		}
+	}
+	maps.DeleteFunc(t.pods, func(h *enroll.Pod, _ *pod) bool { return !held[h] })
+}
+
+// addPods puts pods into the kernel: its programs run in their namespaces from then on, and nothing is steered yet.
+func (n *Node) addPods(now time.Time) {
+	for _, p := range n.podTable.sorted() {
+		if p.told != nil || p.ending != "" {
+			continue
+		}
+		if !p.retry.due(now) {
+			n.wake(p.retry.at)
+			continue
+		}
+		p.retry.begin()
+		err := p.Use(func(netns int, _ []enroll.Listener) error {
+			return n.kernel.AddPod(datapath.Pod{Cookie: p.Cookie, NetNS: netns, IPv4: p.IPv4, IPv6: p.IPv6, Port: p.Port})
+		})
+		if err != nil {
+			n.metrics.kernelErrors.WithLabelValues("add a pod").Inc()
+			if p.err == nil || p.err.Error() != err.Error() {
+				n.log.Error("the kernel does not take a pod; more attempts follow", "pod", p.String(), "error", err)
+			}
+			p.err = err
+			p.retry.failed(now)
+		} else {
+			p.err = nil
+			p.told = &push.Pod{
+				EnrolledPod: model.EnrolledPod{Pod: p.Wanted.Pod, Families: p.Families()},
+				Descriptors: p.Descriptors,
+			}
+			n.resend = true
+		}
+		if at, failed := p.retry.end(now); failed {
+			n.wake(at)
+		}
+	}
+}
+
+// unsteer takes out the listeners that nobody accepts on, or soon will not.
+func (n *Node) unsteer(now time.Time, proxies []push.Proxy) {
+	all := n.live.state == Down || n.stepDown(now, proxies)
+	for _, p := range n.podTable.sorted() {
+		if p.steered && (all || p.ending != "" || n.live.state == Up && p.inForce && !accepted(p, proxies)) {
+			p.inForce = false
+			p.steered = !n.clear(p.Cookie, now)
+		}
+	}
+	for cookie, steered := range n.podTable.inherited {
+		if steered && (all || n.podTable.settled) {
+			n.podTable.inherited[cookie] = !n.clear(cookie, now)
+		}
+	}
+}
+
+// clear takes the listeners of a pod out of the kernel. What is queued on them by then is reset while the proxy is
+// down; else the proxy takes it.
+func (n *Node) clear(cookie uint64, now time.Time) bool {
+	v4 := n.did("take out a listener", n.kernel.ClearListener(cookie, model.IPv4))
+	v6 := n.did("take out a listener", n.kernel.ClearListener(cookie, model.IPv6))
+	if n.live.state == Down {
+		n.resetting = now.Add(stragglers)
+	}
+	return v4 && v6
+}
+
+// accepted tells whether a proxy that accepts has the pod's listeners.
+func accepted(p *pod, proxies []push.Proxy) bool {
+	return slices.ContainsFunc(proxies, func(x push.Proxy) bool { return x.Accepts() && x.Pods[p.UID] == p.told })
+}
+
+// resetQueued accepts and resets what nobody else will accept: what was queued when the proxy was declared down, and
+// those whose handshake was under way.
+func (n *Node) resetQueued(now time.Time) {
+	if n.resetting.IsZero() {
+		return
+	}
+	if n.live.state != Down {
+		n.resetting = time.Time{}
+		return
+	}
+	count := 0
+	for _, p := range n.podTable.pods {
+		count += p.Reset()
+	}
+	if count > 0 {
+		n.metrics.reset.Add(float64(count))
+		n.log.Warn("connections that no proxy accepted were reset", "count", count)
+	}
+	if !now.Before(n.resetting) && !n.podTable.steered() {
+		n.resetting = time.Time{}
+	}
+}
+
+// serving returns the newest proxy that serves and goes on doing so, or nil.
+func serving(proxies []push.Proxy) *push.Proxy {
+	for i := len(proxies) - 1; i >= 0; i-- {
+		if p := &proxies[i]; p.Ready && !p.Draining && !p.Released {
+			return p
+		}
+	}
+	return nil
+}
+
+// steer puts in the listeners of the pods that the active proxy acked, if it has everything in force that may be
+// steered to it. Connections of these pods that went direct in the meantime are closed in the background.
+func (n *Node) steer(proxies []push.Proxy) {
+	active := serving(proxies)
+	if n.live.state != Up || active == nil || !n.exempt.done ||
+		slices.ContainsFunc(proxies, func(p push.Proxy) bool { return p.Accepts() && !covers(p, n.frontends.may) }) {
+		return
+	}
+	for _, p := range n.podTable.sorted() {
+		if p.inForce || p.told == nil || p.ending != "" || active.Pods[p.UID] != p.told {
+			continue
+		}
+		p.steered = true
+		err := p.Use(func(_ int, listeners []enroll.Listener) error {
+			for _, l := range listeners {
+				if err := n.kernel.SetListener(p.Cookie, l.Family, l.FD); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if p.inForce = n.did("put in a listener", err); p.inForce {
+			n.bypassed.add(p.Pod)
+		}
+	}
+}
+
+// endPods lets go of pods that ended: once no proxy has them, and soon in any case.
+func (n *Node) endPods(now time.Time, proxies []push.Proxy) {
+	for _, p := range n.podTable.sorted() {
+		if p.ending == "" {
+			continue
+		}
+		deadline := p.endedAt.Add(endPatience)
+		has := func(x push.Proxy) bool { return p.told != nil && x.Pods[p.UID] == p.told }
+		if slices.ContainsFunc(proxies, has) && now.Before(deadline) {
+			n.wake(deadline)
+			continue
+		}
+		if !n.did("remove a pod", n.kernel.RemovePod(p.Cookie)) {
+			n.podTable.inherited[p.Cookie] = p.steered
+		}
+		if err := n.pods.Release(p.Pod); err != nil {
+			n.log.Warn("a pod was not left as it was", "error", err)
+		}
+		delete(n.podTable.pods, p.Pod)
+	}
+	for cookie, steered := range n.podTable.inherited {
+		if n.podTable.settled && !steered && n.did("remove a pod", n.kernel.RemovePod(cookie)) {
+			delete(n.podTable.inherited, cookie)
+		}
+	}
+}
+
+// TearDown takes every frontend and every pod out of the kernel, after Run has ended: what is connected from then on
+// goes direct.
+func (n *Node) TearDown() error {
+	err := n.kernel.SetFrontends(nil)
+	for _, p := range n.podTable.sorted() {
+		err = errors.Join(err,
+			n.kernel.ClearListener(p.Cookie, model.IPv4),
+			n.kernel.ClearListener(p.Cookie, model.IPv6),
+			n.kernel.RemovePod(p.Cookie),
+			n.pods.Release(p.Pod))
+	}
+	return err
+}
