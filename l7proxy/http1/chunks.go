@@ -1,0 +1,244 @@
+package http1
+
+import (
+	"bytes"
+	"math"
+
+	"github.com/sluice-mesh/sluice/l7proxy/message"
+)
+
+// Chunks decodes a chunked body (RFC 9112, 7.1). The zero value is at its beginning.
+type Chunks struct {
+	state chunkState
+	left  int64 // of the chunk's data
+
+	// Trailers are the trailer fields, once the body is over: views of what was decoded.
+	Trailers message.Fields
+}
+
+type chunkState int
+
+const (
+	atSize chunkState = iota
+	inData
+	atEnd // of a chunk
+	atTrailers
+	over
+)
+
+// Piece is what was decoded: the beginning of a chunk, with the size of its data; a part of the data; or the end of the
+// body.
+type Piece struct {
+	Begins int64 // > 0: a chunk of that many bytes begins
+	Data   []byte
+	Ends   bool // of the chunk: its data is complete
+	Last   bool // the body is complete
+}
+
+// Limits of what has to be in the buffer in one piece, in bytes.
+const (
+	maxChunkLine = 4 << 10
+	maxTrailers  = 8 << 10
+)
+
+// Next decodes the next piece at the beginning of b, and returns how much of b it took: 0 when more is needed first.
+func (c *Chunks) Next(b []byte) (Piece, int, *Error) {
+	switch c.state {
+	case atSize:
+		return c.size(b)
+	case inData:
+		n := int(min(int64(len(b)), c.left))
+		c.left -= int64(n)
+		p := Piece{Data: b[:n]}
+		if c.left == 0 {
+			c.state = atEnd
+			p.Ends = n > 0
+		}
+		return p, n, nil
+	case atEnd:
+		if len(b) > 0 && b[0] != '\r' || len(b) > 1 && b[1] != '\n' {
+			return Piece{}, 0, errChunkEnd
+		}
+		if len(b) < 2 {
+			return Piece{}, 0, nil
+		}
+		c.state = atSize
+		p, n, err := c.size(b[2:])
+		if n == 0 && err == nil {
+			return Piece{}, 2, nil
+		}
+		return p, n + 2, err
+	case atTrailers:
+		return c.trailers(b)
+	}
+	return Piece{Last: true}, 0, nil
+}
+
+// size reads a chunk's first line.
+func (c *Chunks) size(b []byte) (Piece, int, *Error) {
+	i := bytes.IndexByte(b, '\n')
+	if i < 0 {
+		if len(b) > maxChunkLine {
+			return Piece{}, 0, errChunkLine
+		}
+		if _, err := parseSize(b); err != nil && len(b) > 0 && !bytes.HasSuffix(b, []byte("\r")) {
+			return Piece{}, 0, err // no sooner than it is sure
+		}
+		return Piece{}, 0, nil
+	}
+	if i > maxChunkLine {
+		return Piece{}, 0, errChunkLine
+	}
+	if i == 0 || b[i-1] != '\r' {
+		return Piece{}, 0, errLineEnd
+	}
+	n, err := parseSizeLine(b[:i-1])
+	if err != nil {
+		return Piece{}, 0, err
+	}
+	if n == 0 {
+		c.state = atTrailers
+		p, m, err := c.trailers(b[i+1:])
+		return p, m + i + 1, err
+	}
+	c.state, c.left = inData, n
+	return Piece{Begins: n}, i + 1, nil
+}
+
+// parseSize reads the digits at the beginning; it fails where there are none or too many.
+func parseSize(b []byte) (digits int, err *Error) {
+	for digits < len(b) && unhex(b[digits]) < 16 {
+		digits++
+	}
+	if digits == 0 || digits > 16 {
+		return 0, errChunkSize
+	}
+	return digits, nil
+}
+
+func parseSizeLine(l []byte) (int64, *Error) {
+	digits, err := parseSize(l)
+	if err != nil {
+		return 0, err
+	}
+	n := uint64(0)
+	for _, d := range l[:digits] {
+		n = n<<4 | uint64(unhex(d))
+	}
+	if n > math.MaxInt64 {
+		return 0, errChunkSize
+	}
+	if rest := l[digits:]; len(rest) > 0 && !validExtensions(rest) {
+		if c := trim(rest); len(c) > 0 && c[0] == ';' {
+			return 0, errChunkExt
+		}
+		return 0, errChunkSize
+	}
+	return int64(n), nil
+}
+
+// validExtensions checks *( BWS ";" BWS name [ BWS "=" BWS value ] ). Extensions are not passed on: no recipient has to
+// know them, and what is not passed on cannot be read in two ways.
+func validExtensions(b []byte) bool {
+	for len(b) > 0 {
+		b = trimLeft(b)
+		if len(b) == 0 || b[0] != ';' {
+			return false
+		}
+		n := token(trimLeft(b[1:]))
+		b = trimLeft(b[1:])
+		if n == 0 {
+			return false
+		}
+		b = b[n:]
+		if next := trimLeft(b); len(next) > 0 && next[0] == '=' {
+			b = trimLeft(next[1:])
+			if n = token(b); n == 0 {
+				n = quoted(b)
+			}
+			if n == 0 {
+				return false
+			}
+			b = b[n:]
+		}
+	}
+	return true
+}
+
+func trimLeft(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	return b
+}
+
+// token is the length of the token at the beginning of b.
+func token(b []byte) int {
+	n := 0
+	for n < len(b) && classes[b[n]]&tokenByte != 0 {
+		n++
+	}
+	return n
+}
+
+// quoted is the length of the quoted string at the beginning of b (RFC 9110, 5.6.4), or 0.
+func quoted(b []byte) int {
+	if len(b) == 0 || b[0] != '"' {
+		return 0
+	}
+	for i := 1; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '"':
+			return i + 1
+		case c == '\\':
+			i++
+			if i == len(b) || !cleanBytes(b[i:i+1]) {
+				return 0
+			}
+		case c < 0x20 && c != '\t' || c == 0x7f:
+			return 0
+		}
+	}
+	return 0
+}
+
+// trailers reads the trailer section, all of which has to be there. Fields that frame or route a message have no place
+// in it (RFC 9110, 6.5.1): they are left out.
+func (c *Chunks) trailers(b []byte) (Piece, int, *Error) {
+	c.Trailers = c.Trailers[:0]
+	rest := b
+	for {
+		l, next, ok, err := line(rest)
+		switch {
+		case err != nil:
+			return Piece{}, 0, err
+		case !ok && len(b) > maxTrailers || ok && len(b)-len(next) > maxTrailers:
+			return Piece{}, 0, errTrailersLarge
+		case !ok:
+			return Piece{}, 0, nil
+		case len(l) == 0:
+			c.state = over
+			return Piece{Last: true}, len(b) - len(next), nil
+		}
+		name, value, err := field(l)
+		if err != nil {
+			return Piece{}, 0, err
+		}
+		if kindOf(name) == endToEnd && !message.EqualName(name, "trailer") {
+			c.Trailers.Add(name, value)
+		}
+		rest = next
+	}
+}
+
+func unhex(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10
+	}
+	return 0xff
+}

@@ -1,0 +1,256 @@
+package http1
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/sluice-mesh/sluice/l7proxy/message"
+)
+
+// ParseRequest parses the head of a request at the beginning of b. It returns the head's length in bytes, or 0 when its
+// end has not come yet. The strings of req are views of b. Of req.Fields the memory is used again.
+func ParseRequest(b []byte, req *message.Request, limits Limits) (int, Head, *Error) {
+	fields := req.Fields[:0]
+	*req = message.Request{Fields: fields}
+	var h Head
+	l, rest, ok, err := line(skipEmptyLine(b))
+	switch {
+	case err != nil:
+		return 0, h, requestLineError(b, limits)
+	case !ok:
+		return 0, h, incompleteRequestLine(b, limits)
+	}
+	if err := parseRequestLine(l, req, &h, limits); err != nil {
+		return 0, h, err
+	}
+	var f facts
+	rest, ok, err = f.fields(rest, &req.Fields)
+	size := len(b) - len(rest)
+	switch {
+	case err != nil:
+		return 0, h, err
+	case !ok && len(b) >= limits.Head || ok && size > limits.Head:
+		return 0, h, errHeadLarge
+	case !ok:
+		return 0, h, nil
+	}
+	if err := f.framing(&h, NoBody); err != nil {
+		return 0, h, err
+	}
+	if err := f.authority(req, h.Minor); err != nil {
+		return 0, h, err
+	}
+	f.connection(&h)
+	h.Upgrade = usefulUpgrade(h.Upgrade)
+	h.Continue = f.expected && h.Minor > 0 && h.Body != NoBody // RFC 9110, 10.1.1
+	return size, h, nil
+}
+
+// skipEmptyLine: a client may have sent one after its last request (RFC 9112, 2.2).
+func skipEmptyLine(b []byte) []byte {
+	if len(b) >= 2 && b[0] == '\r' && b[1] == '\n' {
+		return b[2:]
+	}
+	return b
+}
+
+// requestLineError is for a first line that ends with LF alone.
+func requestLineError(b []byte, limits Limits) *Error {
+	if i := bytes.IndexByte(b, '\n'); i > limits.Target+64 {
+		return errTargetLong
+	}
+	return errLineEnd
+}
+
+// incompleteRequestLine looks for what can be said to be wrong before the line has ended.
+func incompleteRequestLine(b []byte, limits Limits) *Error {
+	b = skipEmptyLine(b)
+	method, target, ok := bytes.Cut(b, []byte(" "))
+	if len(method) > 0 && method[len(method)-1] == '\r' && !ok && len(b) < 3 {
+		return nil // half of an empty line
+	}
+	switch {
+	case !all(method, tokenByte):
+		return errMethod
+	case len(method) > maxMethod:
+		return errMethod
+	case ok && len(target) > limits.Target+len(" HTTP/1.1"):
+		return errTargetLong
+	}
+	return nil
+}
+
+// maxMethod is longer than any method that is registered (BASELINE-CONTROL) or known to be in use.
+const maxMethod = 64
+
+func parseRequestLine(l []byte, req *message.Request, h *Head, limits Limits) *Error {
+	i := bytes.IndexByte(l, ' ')
+	j := bytes.LastIndexByte(l, ' ')
+	if i <= 0 || j == i {
+		return errRequestLine
+	}
+	method, target, version := l[:i], l[i+1:j], l[j+1:]
+	if len(method) > maxMethod || !all(method, tokenByte) {
+		return errMethod
+	}
+	if len(target) > limits.Target {
+		return errTargetLong
+	}
+	if len(target) == 0 || !all(target, targetByte) {
+		return errTarget
+	}
+	if err := parseVersion(version, h); err != nil {
+		if err == errVersionForm {
+			return errRequestLine
+		}
+		return err
+	}
+	req.Method = view(method)
+	return parseTarget(view(target), req)
+}
+
+// errVersionForm is never told: the line that has such a version is malformed.
+var errVersionForm = &Error{Status: 400}
+
+func parseVersion(v []byte, h *Head) *Error {
+	if len(v) != len("HTTP/1.1") || string(v[:5]) != "HTTP/" || v[6] != '.' || v[5]-'0' > 9 || v[7]-'0' > 9 {
+		return errVersionForm
+	}
+	if v[5] != '1' {
+		return errVersion
+	}
+	h.Minor = min(int(v[7]-'0'), 1) // a higher minor version is sent by who also speaks 1.1 (RFC 9110, 2.5)
+	return nil
+}
+
+// parseTarget splits the four forms of RFC 9112, 3.2. Absolute form leaves what origin form would have been: that is
+// how it goes to an origin server (3.2.2).
+func parseTarget(target string, req *message.Request) *Error {
+	switch {
+	case target[0] == '/' && req.Method != "CONNECT":
+		req.Path, req.Query, req.HasQuery = strings.Cut(target, "?")
+		return nil
+	case req.Method == "CONNECT":
+		if host, port, ok := cutLast(target, ':'); !ok || host == "" || port == "" || !validHost(target) {
+			return errTarget
+		}
+		req.Authority = target
+		return nil
+	case target == "*":
+		if req.Method != "OPTIONS" {
+			return errTarget
+		}
+		req.Path = "*"
+		return nil
+	}
+	scheme, rest, ok := strings.Cut(target, "://")
+	if !ok || !message.EqualName(scheme, "http") {
+		return errTarget
+	}
+	end := strings.IndexAny(rest, "/?")
+	if end < 0 {
+		end = len(rest)
+	}
+	req.Authority = rest[:end]
+	if req.Authority == "" || !validHost(req.Authority) {
+		return errTarget
+	}
+	req.Path, req.Query, req.HasQuery = strings.Cut(rest[end:], "?")
+	if req.Path == "" {
+		req.Path = "/"
+		if req.Method == "OPTIONS" && !req.HasQuery {
+			req.Path = "*" // RFC 9112, 3.2.4
+		}
+	}
+	return nil
+}
+
+// authority applies RFC 9112, 3.2: exactly one Host, and a target's own authority wins.
+func (f *facts) authority(req *message.Request, minor int) *Error {
+	switch {
+	case f.hosts > 1:
+		return errHostRepeated
+	case f.hosts == 0 && minor > 0:
+		return errHostMissing
+	case !validHost(f.host):
+		return errHost
+	}
+	if req.Authority == "" {
+		req.Authority = f.host
+	}
+	return nil
+}
+
+// validHost tells whether s is uri-host [ ":" port ]. The empty one is valid: the target has no authority.
+func validHost(s string) bool {
+	for i := range len(s) {
+		if classes[s[i]]&hostByte == 0 {
+			return false
+		}
+	}
+	if s == "" {
+		return true
+	}
+	host, port := s, ""
+	if s[0] == '[' {
+		end := strings.IndexByte(s, ']')
+		if end < 0 || strings.ContainsAny(s[1:end], "[%") {
+			return false
+		}
+		if s[end+1:] != "" && s[end+1] != ':' {
+			return false
+		}
+		host, port = s[1:end], strings.TrimPrefix(s[end+1:], ":")
+		return strings.Contains(host, ":") && isPort(port)
+	}
+	if i := strings.IndexByte(s, ':'); i >= 0 {
+		host, port = s[:i], s[i+1:]
+	}
+	return host != "" && !strings.ContainsAny(host, "[]") && isPort(port)
+}
+
+// isPort: a port may be empty (RFC 3986, 3.2.3).
+func isPort(s string) bool {
+	n := 0
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' || i > 4 {
+			return false
+		}
+		n = n*10 + int(s[i]-'0')
+	}
+	return n <= 65535
+}
+
+func cutLast(s string, sep byte) (before, after string, ok bool) {
+	if i := strings.LastIndexByte(s, sep); i >= 0 {
+		return s[:i], s[i+1:], true
+	}
+	return s, "", false
+}
+
+// usefulUpgrade leaves out protocols that clients offer unasked: h2c (Java's HttpClient) and TLS (Apache's). A server
+// that took the offer would turn the connection into one that nobody can route.
+func usefulUpgrade(value string) string {
+	if value == "" || !strings.ContainsAny(value, "hHtT") {
+		return value
+	}
+	unwanted := false
+	for protocol := range strings.SplitSeq(value, ",") {
+		unwanted = unwanted || unasked(protocol)
+	}
+	if !unwanted {
+		return value
+	}
+	var kept []string
+	for protocol := range strings.SplitSeq(value, ",") {
+		if !unasked(protocol) {
+			kept = append(kept, strings.Trim(protocol, " \t"))
+		}
+	}
+	return strings.Join(kept, ", ")
+}
+
+func unasked(protocol string) bool {
+	name, _, _ := strings.Cut(strings.Trim(protocol, " \t"), "/")
+	return message.EqualName(name, "h2c") || message.EqualName(name, "TLS") || message.EqualName(name, "HTTP")
+}
