@@ -1,0 +1,33 @@
+package forward
+
+import (
+	"net/http"
+	"strconv"
+)
+
+// answer answers the client by ourselves, and says why in plain words.
+func (x *exchange) answer(status int, failure, reason string) {
+	x.fail(failure)
+	x.rec.Status = status
+	if !x.body.discard(&x.in) {
+		x.last, x.unread = true, true
+	}
+	text := "sluice: " + reason + "\n"
+	x.out = append(x.out[:0], "HTTP/1.1 "...)
+	x.out = strconv.AppendInt(x.out, int64(status), 10)
+	x.out = append(x.out, ' ')
+	x.out = append(x.out, http.StatusText(status)...)
+	x.out = append(x.out, "\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: "...)
+	x.out = strconv.AppendInt(x.out, int64(len(text)), 10)
+	switch {
+	case x.last:
+		x.out = append(x.out, "\r\nConnection: close"...)
+	case x.head.Minor == 0:
+		x.out = append(x.out, "\r\nConnection: keep-alive"...)
+	}
+	x.out = append(x.out, "\r\n\r\n"...)
+	if x.req.Method != "HEAD" {
+		x.out = append(x.out, text...)
+	}
+	x.write(nil)
+}

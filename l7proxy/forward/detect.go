@@ -1,0 +1,199 @@
+package forward
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/sluice-mesh/sluice/l7proxy/sock"
+	"github.com/sluice-mesh/sluice/l7proxy/upstream"
+)
+
+// speech is what a client turned out to speak.
+type speech int
+
+const (
+	saysNothing speech = iota // it is gone, or what it said was seen to
+	speaksHTTP
+	speaksOther
+)
+
+// serverFirstWait is how long a client on a port of unknown protocol may be silent before the server is asked whether
+// it speaks first, as those of mail and of some databases do.
+const serverFirstWait = 50 * time.Millisecond
+
+// detect finds out what the client speaks. On a port without a table everything is passed on. A route that names
+// the port makes it HTTP's; of what else comes there only TLS and HTTP/2 are passed on. A route that names no
+// port covers ports of databases too: there everything but HTTP is passed on.
+func (n *session) detect(p *port, t *table) speech {
+	switch {
+	case t == nil:
+		return speaksOther
+	case t.explicit || p.protocol == httpProtocol:
+		if !n.await() {
+			return saysNothing
+		}
+		return n.listen(t.explicit)
+	case p.protocol == opaqueProtocol || n.port.serverFirst.Load():
+		return speaksOther
+	}
+	if n.conn.SetReadDeadline(time.Now().Add(serverFirstWait)) != nil {
+		return saysNothing
+	}
+	err := n.in.Await()
+	if n.conn.SetReadDeadline(time.Time{}) != nil || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return saysNothing
+	}
+	if err != nil {
+		return n.whoSpeaksFirst(p)
+	}
+	return n.listen(false)
+}
+
+// listen reads until it is clear what the client speaks. On a port that is HTTP's everything else is malformed HTTP.
+func (n *session) listen(mustBeHTTP bool) speech {
+	for {
+		switch classify(n.in.Buffered()) {
+		case looksHTTP:
+			return speaksHTTP
+		case looksTLS, looksHTTP2:
+			return speaksOther
+		case looksOther:
+			if mustBeHTTP {
+				return speaksHTTP // the parser says what is wrong with it
+			}
+			return speaksOther
+		}
+		if len(n.in.Buffered()) > n.server.limits.Target || n.in.Fill() != nil {
+			return speaksHTTP // likewise
+		}
+	}
+}
+
+// look is what the first bytes of a connection look like.
+type look int
+
+const (
+	unclear look = iota
+	looksHTTP
+	looksHTTP2
+	looksTLS
+	looksOther
+)
+
+var preface = []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") // RFC 9113, 3.4
+
+// classify looks at the first bytes of a client. HTTP/1 is known by the end of its first line.
+func classify(b []byte) look {
+	switch {
+	case len(b) == 0:
+		return unclear
+	case b[0] == 0x16: // a TLS record of type handshake (RFC 8446, 5.1)
+		if len(b) == 1 {
+			return unclear
+		}
+		if b[1] == 3 {
+			return looksTLS
+		}
+		return looksOther
+	case bytes.HasPrefix(b, preface):
+		return looksHTTP2
+	case bytes.HasPrefix(preface, b):
+		return unclear
+	}
+	line := bytes.TrimPrefix(b, []byte("\r\n"))
+	end := bytes.IndexByte(line, '\n')
+	if end < 0 {
+		if plausible(line) {
+			return unclear
+		}
+		return looksOther
+	}
+	line = bytes.TrimSuffix(line[:end], []byte("\r"))
+	if i := bytes.LastIndexByte(line, ' '); i > 0 && bytes.HasPrefix(line[i+1:], []byte("HTTP/")) && plausible(line) {
+		return looksHTTP
+	}
+	return looksOther
+}
+
+// plausible tells whether a beginning of a line can be one of a request line: a word in letters, a space, a target.
+func plausible(line []byte) bool {
+	const longestMethod = 64
+	for i, c := range line {
+		switch {
+		case c == ' ':
+			return i > 0
+		case c == '\r' && i == len(line)-1 && i == 0:
+			return true
+		case i >= longestMethod || c <= 0x20 || c >= 0x7f || c == ':' || c == '/':
+			return false
+		}
+	}
+	return true
+}
+
+// greeting is what a server said first.
+type greeting struct {
+	bytes []byte
+	err   error
+}
+
+// whoSpeaksFirst connects to the Service's own endpoints for a silent client, as would have happened without us, and
+// waits for either side. A server that speaks is remembered for the port. A client that speaks HTTP after all, because
+// it had only connected in advance, is served as such: the server has seen nothing of it.
+func (n *session) whoSpeaksFirst(p *port) speech {
+	to, e := n.connect(p.fallback)
+	if to == nil {
+		n.conn.Reset()
+		return saysNothing
+	}
+	e.Acquire()
+	defer e.Release()
+	said := make(chan greeting, 1)
+	go func() {
+		b := make([]byte, 4<<10)
+		k, err := to.Read(b)
+		said <- greeting{b[:k], err}
+		_ = n.conn.SetReadDeadline(time.Unix(1, 0)) // wakes us; it fails when the client is gone, and we are awake
+	}()
+	spoke := n.in.Await()
+	_ = to.SetReadDeadline(time.Unix(1, 0)) // it reads no more
+	server := <-said
+	if n.conn.SetReadDeadline(time.Time{}) != nil || to.SetReadDeadline(time.Time{}) != nil {
+		to.Reset()
+		return saysNothing
+	}
+	if spoke == nil && len(server.bytes) == 0 && (server.err == nil || errors.Is(server.err, os.ErrDeadlineExceeded)) && n.listen(false) == speaksHTTP {
+		_ = to.Close() // nothing was said on it
+		return speaksHTTP
+	}
+	if len(server.bytes) > 0 {
+		n.port.serverFirst.Store(true)
+		if _, err := n.conn.Write(server.bytes); err != nil {
+			to.Reset()
+			return saysNothing
+		}
+	} else if spoke != nil && !errors.Is(spoke, os.ErrDeadlineExceeded) {
+		_ = to.Close() // the client went without a word
+		return saysNothing
+	}
+	n.passOn(to)
+	return saysNothing
+}
+
+// connect connects to an endpoint of the set; nil: none could be had.
+func (n *session) connect(set *upstream.Set) (*sock.Conn, *upstream.Endpoint) {
+	var not *upstream.Endpoint
+	for range maxAttempts {
+		e := n.client.Upstream.Pick(set, not)
+		if e == nil || e == not {
+			break
+		}
+		if c, err := n.client.Upstream.Dial(e, n.server.cfg.Limits.Connect); err == nil {
+			return c, e
+		}
+		not = e
+	}
+	return nil, nil
+}

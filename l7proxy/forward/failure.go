@@ -1,0 +1,19 @@
+package forward
+
+// Why an exchange failed: the values of Record.Failure, which are a label of the metrics.
+const (
+	badRequest       = "bad_request"       // what the client sent breaks HTTP's rules
+	headTimeout      = "head_timeout"      // its head did not come in time
+	overloaded       = "overloaded"        // the client pod is at one of its limits
+	noMatch          = "no_match"          // no rule matches
+	ruleFails        = "rule_fails"        // the rule answers by itself (F-5)
+	noBackend        = "no_backend"        // the rule has no backend with a weight (B-4, B-5)
+	invalidBackend   = "invalid_backend"   // the backend that was chosen is none (B-2)
+	noEndpoint       = "no_endpoint"       // it has no endpoint (B-7)
+	connectFailed    = "connect_failed"    // no endpoint could be connected to
+	upstreamClosed   = "upstream_closed"   // the endpoint ended before its answer was complete
+	badResponse      = "bad_response"      // what the endpoint sent breaks HTTP's rules
+	clientGone       = "client_gone"       // the client ended before it had its answer
+	clientPodIsGone  = "client_pod_gone"   // so there is no network to connect from
+	unexpectedSwitch = "unexpected_switch" // 101 that nobody asked for
+)

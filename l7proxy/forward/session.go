@@ -1,0 +1,104 @@
+package forward
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-mesh/sluice/l7proxy/http1"
+	"github.com/sluice-mesh/sluice/l7proxy/sock"
+)
+
+// session is one connection of a client.
+type session struct {
+	server *Server
+	conn   *sock.Conn
+	client *Client
+	port   *Port
+	in     http1.Reader
+	state  atomic.Int32
+
+	exchange *exchange // that is under way
+
+	next, before *session // of the server's
+}
+
+// The states of a session.
+const (
+	busy int32 = iota
+	idle       // it waits for a request
+	closing
+)
+
+// serve finds out what the client speaks, and serves it.
+func (n *session) serve() {
+	p := n.port.current.Load()
+	if n.client.connections.Load() > n.server.cfg.Limits.Connections {
+		n.overloaded()
+		return
+	}
+	switch n.detect(p, p.table(n.client.Pod.Namespace)) {
+	case speaksHTTP:
+		n.serveHTTP()
+	case speaksOther:
+		n.relayTo(p.fallback)
+	case saysNothing:
+	}
+}
+
+// overloaded answers the first request with 503.
+func (n *session) overloaded() {
+	if n.in.Await() == nil {
+		x := n.take()
+		x.refuse(503, overloaded, "the client pod has too many connections open")
+		n.give(x)
+	}
+}
+
+func (n *session) serveHTTP() {
+	for {
+		if !n.await() {
+			return
+		}
+		x := n.take()
+		again := x.serve()
+		n.give(x)
+		if !again {
+			return
+		}
+	}
+}
+
+// take and give lend the memory of an exchange to the connection while it has something to say.
+func (n *session) take() *exchange {
+	x, ok := n.server.spare.Get().(*exchange)
+	if !ok {
+		x = newExchange()
+	}
+	x.session = n
+	n.exchange = x
+	return x
+}
+
+func (n *session) give(x *exchange) {
+	n.exchange = nil
+	x.reset()
+	n.server.spare.Put(x)
+	n.in.Release()
+}
+
+// await waits for the next request. False: there is none.
+func (n *session) await() bool {
+	n.state.Store(idle)
+	err := n.in.Await()
+	if n.state.CompareAndSwap(idle, busy) {
+		return err == nil
+	}
+	if err != nil {
+		return false
+	}
+	// The server wanted to close the connection just when a request came. It is served.
+	n.server.mu.Lock()
+	defer n.server.mu.Unlock()
+	n.state.Store(busy)
+	return n.conn.SetReadDeadline(time.Time{}) == nil
+}
