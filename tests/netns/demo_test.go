@@ -88,4 +88,3 @@ func labs(t *testing.T) []string {
 	}
 	return found
 }
-

@@ -1,0 +1,132 @@
+// Package mutations breaks the code in known ways and sees that the tests notice: a check that cannot fail is a defect.
+package mutations
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// mutation replaces one text of a file by another. The tests of the package have to fail.
+type mutation struct {
+	file      string
+	from, to  string
+	pkg, only string // which tests have to notice: a package, and a pattern of their names ("": all)
+}
+
+var mutations = map[string]mutation{
+	"precedence: a method counts less than headers": {
+		file: "l7proxy/router/compile.go",
+		from: "		-cmp.Compare(present(a.method), present(b.method)),\n		-cmp.Compare(len(a.headers), len(b.headers)),\n",
+		to:   "		-cmp.Compare(len(a.headers), len(b.headers)),\n		-cmp.Compare(present(a.method), present(b.method)),\n",
+		pkg:  "./l7proxy/router",
+	},
+	"precedence: the shortest prefix comes first": {
+		file: "l7proxy/router/compile.go",
+		from: "func(a, b int) int { return cmp.Compare(b, a) }",
+		to:   "func(a, b int) int { return cmp.Compare(a, b) }",
+		pkg:  "./l7proxy/router",
+	},
+	"weight: the share of each backend is one too large": {
+		file: "l7proxy/weighted/weighted.go",
+		from: "if mid := (low + high) / 2; c.ends[mid] > at {",
+		to:   "if mid := (low + high) / 2; c.ends[mid] >= at {",
+		pkg:  "./l7proxy/weighted",
+	},
+	"weight: a backend of weight 0 gets a share": {
+		file: "l7proxy/weighted/weighted.go",
+		from: "sum += uint64(w)",
+		to:   "sum += max(uint64(w), 1)",
+		pkg:  "./l7proxy/weighted",
+	},
+	"chunk's end: any two bytes end a chunk": {
+		file: "l7proxy/http1/chunks.go",
+		from: "if len(b) > 0 && b[0] != '\\r' || len(b) > 1 && b[1] != '\\n' {",
+		to:   "if false {",
+		pkg:  "./l7proxy/http1",
+	},
+	"chunk's end: a chunk is one byte short": {
+		file: "l7proxy/http1/chunks.go",
+		from: "c.state, c.left = inData, n\n",
+		to:   "c.state, c.left = inData, max(n-1, 1)\n",
+		pkg:  "./l7proxy/http1",
+	},
+	"smuggling: the last Content-Length wins": {
+		file: "l7proxy/http1/head.go",
+		from: "case f.lengths > 1:",
+		to:   "case f.lengths > 1000:",
+		pkg:  "./l7proxy/http1",
+	},
+	"make before break: a frontend enters before the proxy acked it": {
+		file: "agent/node/frontends.go",
+		from: "in = !slices.ContainsFunc(accepting, func(p push.Proxy) bool { return !carries(p.Services[f.unit], a, f.ID) })",
+		to:   "in = true",
+		pkg:  "./agent/node",
+	},
+	"consumer routes: they are added to the producer's instead of replacing them": {
+		file: "agent/compile/unit.go",
+		from: "		client := a.route.ref.Namespace // A-21\n",
+		to:   "		client := \"\"\n",
+		pkg:  "./agent/compile",
+	},
+}
+
+func TestMutationsAreNoticed(t *testing.T) {
+	if os.Getenv("SLUICE_MUTATIONS") != "1" {
+		t.Skip("skipped: it takes minutes; `make mutations` runs it")
+	}
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range mutations {
+		t.Run(name, func(t *testing.T) {
+			passes, out := m.test(t, root, m.from)
+			if !passes {
+				t.Fatalf("the tests fail without the mutation:\n%s", out)
+			}
+			passes, out = m.test(t, root, m.to)
+			switch {
+			case passes:
+				t.Errorf("no test of %s noticed", m.pkg)
+			case !bytes.Contains(out, []byte("--- FAIL")): // it does not build, or ran into its time limit
+				t.Errorf("no test failed, but something else:\n%s", out)
+			}
+		})
+	}
+}
+
+// test runs the tests with the text in place of m.from.
+func (m *mutation) test(t *testing.T, root, with string) (passes bool, out []byte) {
+	t.Helper()
+	path := filepath.Join(root, m.file)
+	source, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(source, []byte(m.from)); n != 1 {
+		t.Fatalf("%s has the text to be replaced %d times, want once", m.file, n)
+	}
+	dir := t.TempDir()
+	mutated, overlay := filepath.Join(dir, "mutated.go"), filepath.Join(dir, "overlay.json")
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {path: mutated}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{mutated: bytes.Replace(source, []byte(m.from), []byte(with), 1), overlay: replace} {
+		if err := os.WriteFile(name, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"test", "-overlay", overlay, "-timeout", "5m"}
+	if m.only != "" {
+		args = append(args, "-run", m.only)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", append(args, m.pkg)...)
+	cmd.Dir = root
+	out, err = cmd.CombinedOutput()
+	return err == nil, out
+}
