@@ -90,8 +90,10 @@ func (c *Client) Dial(e *Endpoint, timeout time.Duration) (*sock.Conn, error) {
 	defer c.dialed()
 	conn, err := sock.Dial(c.netns, e.Address, timeout)
 	if err != nil {
+		e.Failed()
 		return nil, fmt.Errorf("connect to %s: %w", e.Address, err)
 	}
+	e.Connected()
 	return conn, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
@@ -20,6 +21,9 @@ type Endpoint struct {
 	hash        uint64 // of the address, for subsets
 	outstanding atomic.Int64
 	gone        atomic.Bool // in no set any more: running requests finish, connections are not kept
+
+	failures atomic.Int32 // connects that failed since the last that did not
+	outUntil atomic.Int64 // unix time in ns until which it is not picked, if there is another; 0: it is
 }
 
 // Acquire counts a request that was given to the endpoint; Release counts its end. Each Acquire has one Release.
@@ -33,6 +37,33 @@ func (e *Endpoint) Outstanding() int64 { return e.outstanding.Load() }
 
 // Gone tells that the endpoint has left every set.
 func (e *Endpoint) Gone() bool { return e.gone.Load() }
+
+// The time for which an endpoint that cannot be connected to is left out: it doubles with each failure. When it is over,
+// the next request is the test.
+const (
+	firstOut = 500 * time.Millisecond
+	maxOut   = 30 * time.Second
+)
+
+// Failed notes that the endpoint could not be connected to.
+func (e *Endpoint) Failed() {
+	n := e.failures.Add(1)
+	e.outUntil.Store(time.Now().Add(min(firstOut<<min(n-1, 10), maxOut)).UnixNano())
+}
+
+// Connected notes that it could.
+func (e *Endpoint) Connected() {
+	if e.failures.Load() != 0 {
+		e.failures.Store(0)
+		e.outUntil.Store(0)
+	}
+}
+
+// out tells whether the endpoint is left out now.
+func (e *Endpoint) out() bool {
+	until := e.outUntil.Load()
+	return until != 0 && time.Now().UnixNano() < until
+}
 
 // Set is one endpoint set. Its pointer is stable: whoever compiled a table keeps it, and sees each change of the
 // endpoints. It is safe for concurrent use, and readers take no lock.
@@ -57,7 +88,7 @@ func newSet(key model.EndpointsKey) *Set {
 }
 
 // Pick chooses the endpoint of a request: of two random ones, the one that has fewer requests outstanding. It prefers
-// another than not, which may be nil, and returns nil when the set is empty (B-7). Client.Pick is what a client pod's
+// another than not, which may be nil, and one that can be connected to, and returns nil when the set is empty (B-7). Client.Pick is what a client pod's
 // requests use: it keeps the pod to its subset of a large set.
 func (s *Set) Pick(not *Endpoint) *Endpoint { return pick(s.current.Load().endpoints, not) }
 
@@ -73,10 +104,26 @@ func pick(from []*Endpoint, not *Endpoint) *Endpoint {
 		j++
 	}
 	a, b := from[i], from[j]
-	if a == not || b != not && b.outstanding.Load() < a.outstanding.Load() {
+	switch aUsable, bUsable := a != not && !a.out(), b != not && !b.out(); {
+	case aUsable && bUsable:
+		if b.outstanding.Load() < a.outstanding.Load() {
+			return b
+		}
+		return a
+	case aUsable:
+		return a
+	case bUsable:
 		return b
 	}
-	return a
+	for k := range from { // two that are no good: any other
+		if e := from[(i+k)%len(from)]; e != not && !e.out() {
+			return e
+		}
+	}
+	if a != not { // none can be connected to, as far as is known
+		return a
+	}
+	return b
 }
 
 // Known tells a set that is empty from one that nobody has told of, or that was removed.
