@@ -80,6 +80,16 @@ bench-micro: ## router match, header edit, one exchange over real sockets; alloc
 	$(GO) test -run '^$$' -bench . -benchmem ./l7proxy/router ./l7proxy/filter ./l7proxy/http1 ./l7proxy/forward
 	$(GO) test -count 1 -v -run '^TestNoAllocationPerRequest$$' ./tests/netns
 
+.PHONY: instructions
+instructions: ## instructions per exchange, under valgrind, against the committed baseline; UPDATE=1 writes a new one
+	@.ci/packages valgrind=valgrind
+	$(if $(UPDATE),SLUICE_UPDATE=1 )$(GO) test -count 1 -v ./tests/instructions
+
+.PHONY: bench
+bench: ## measure Sluice beside HAProxy, nginx, Envoy and others (root, hours); writes docs/performance.md; BENCH="-quick" is a smoke test
+	$(GO) build -trimpath -o bin/bench ./tests/bench
+	bin/bench $(BENCH)
+
 .PHONY: mutations
 mutations: ## break the code in known ways and see that the tests notice each
 	SLUICE_MUTATIONS=1 $(GO) test -count 1 -v -timeout 20m ./tests/mutations
