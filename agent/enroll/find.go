@@ -24,13 +24,27 @@ func statNS(path string) (nsID, error) {
 	return nsID{st.Dev, st.Ino}, nil
 }
 
+// hostNS is the host's network namespace: that of its first process. Where a sandbox does not let us look at that one,
+// it is our own: the agent runs in the host's. That is asked of this thread: the process's first one may have been used
+// to enter a pod's namespace.
+func hostNS(proc string) (nsID, error) {
+	id, err := statNS(netnsOf(proc, "1"))
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		id, err = statNS(netnsOf(proc, "thread-self"))
+	}
+	if err != nil {
+		return nsID{}, fmt.Errorf("find the host's network namespace: %w", err)
+	}
+	return id, nil
+}
+
 // scan looks through the processes below proc for those of the given pods and returns, for each pod, paths that name
 // its network namespace. A process in the host's namespace is passed over: it is no evidence of a namespace of the
 // pod's own. Processes that end meanwhile are no error.
 func scan(proc string, uids map[string]bool) (map[string]string, error) {
-	host, err := statNS(netnsOf(proc, "1"))
+	host, err := hostNS(proc)
 	if err != nil {
-		return nil, fmt.Errorf("find the host's network namespace: %w", err)
+		return nil, err
 	}
 	dir, err := os.Open(proc)
 	if err != nil {

@@ -48,9 +48,9 @@ func (o opener) open(w Wanted, path string) (_ *Pod, err error) {
 
 // openNS opens the namespace, unless it is the host's: nothing of ours belongs there.
 func (o opener) openNS(path string) (int, nsID, error) {
-	host, err := statNS(netnsOf(o.proc, "1"))
+	host, err := hostNS(o.proc)
 	if err != nil {
-		return -1, nsID{}, fmt.Errorf("find the host's network namespace: %w", err)
+		return -1, nsID{}, err
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -93,10 +93,10 @@ func (o opener) furnish(p *Pod) error {
 	if p.IPv4, p.IPv6, err = addresses(p.IPs); err != nil {
 		return err
 	}
-	v4, err := o.listen(unix.AF_INET, &unix.SockaddrInet4{Port: int(o.port), Addr: [4]byte{127, 0, 0, 1}})
-	if errors.Is(err, unix.EADDRNOTAVAIL) {
-		err = fmt.Errorf("the namespace's loopback interface is down: %w", err)
+	if err := loopbackIsUp(); err != nil {
+		return err
 	}
+	v4, err := o.listen(unix.AF_INET, &unix.SockaddrInet4{Port: int(o.port), Addr: [4]byte{127, 0, 0, 1}})
 	if err != nil {
 		return fmt.Errorf("listen on 127.0.0.1:%d: %w", o.port, err)
 	}
@@ -111,6 +111,18 @@ func (o opener) furnish(p *Pod) error {
 	p.listeners = append(p.listeners, Listener{model.IPv6, v6})
 	if err := o.route(netlink.RouteReplace); err != nil {
 		return fmt.Errorf("make the local route for %s: %w", o.prefix, err)
+	}
+	return nil
+}
+
+// loopbackIsUp: on one that is down some kernels let a listener be bound, which nothing reaches.
+func loopbackIsUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find the namespace's loopback interface: %w", err)
+	}
+	if lo.Attrs().Flags&net.FlagUp == 0 {
+		return errors.New("the namespace's loopback interface is down")
 	}
 	return nil
 }

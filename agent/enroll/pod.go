@@ -101,8 +101,14 @@ func (p *Pod) Reset() int {
 	return n
 }
 
-// release undoes what was done in the namespace and closes everything.
+// release undoes what was done in the namespace and closes everything. Calling it again does nothing.
 func (p *Pod) release() error {
+	p.mu.Lock()
+	closed := p.closed
+	p.mu.Unlock()
+	if closed {
+		return nil
+	}
 	err := p.undo()
 	p.close()
 	return err

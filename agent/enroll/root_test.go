@@ -30,7 +30,7 @@ func podNS(t *testing.T) string {
 	t.Helper()
 	path := need.NetNS(t)
 	need.In(t, path, func() error {
-		eth := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}
+		eth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer0"}
 		if err := netlink.LinkAdd(eth); err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func TestPortOfAnApplicationIsNamed(t *testing.T) {
 		app, err = net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", testPort))
 		return err
 	})
-	s := newEnroller(nil, machine{open: testOpener().open, identify: statNS})
+	s := newEnroller(nil, machine{open: testOpener().open, identify: statNS, release: (*Pod).release})
 	before := descriptors(t)
 	if !s.enroll(want("a", path), path) {
 		t.Fatal("nothing to say")
@@ -207,11 +207,11 @@ func TestWhatCannotBeEnrolled(t *testing.T) {
 	}
 	before := descriptors(t)
 	for path, want := range map[string]string{
-		bare:               "no address yet",
-		down:               "loopback interface is down",
-		file:               "enter the network namespace",
-		"/proc/1/ns/net":   "is the host's network namespace",
-		"/nonexistent/net": "no such file",
+		bare:                       "no address yet",
+		down:                       "loopback interface is down",
+		file:                       "enter the network namespace",
+		"/proc/thread-self/ns/net": "is the host's network namespace",
+		"/nonexistent/net":         "no such file",
 	} {
 		w := Wanted{}
 		if path == down {
@@ -340,7 +340,7 @@ func TestPodIsFoundByTheCgroupOfAProcess(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			proc := t.TempDir()
-			fakeProcess(t, proc, 1, "0::/init.scope", "/proc/1/ns/net")
+			fakeProcess(t, proc, 1, "0::/init.scope", fmt.Sprintf("/proc/%d/ns/net", hosts.Process.Pid))
 			fakeProcess(t, proc, 50, cgroup, fmt.Sprintf("/proc/%d/ns/net", hosts.Process.Pid))
 			fakeProcess(t, proc, 60, cgroup, fmt.Sprintf("/proc/%d/ns/net", child.Process.Pid))
 			fakeProcess(t, proc, 70, "0::/kubepods/podother/c1", path)

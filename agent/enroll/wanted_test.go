@@ -96,7 +96,7 @@ func TestPodOfACgroup(t *testing.T) {
 	static := "0123456789abcdef0123456789abcdef" // a static pod's UID is a hash
 	uids := map[string]bool{uid: true, static: true}
 	for path, want := range map[string]string{
-		"/kubepods/burstable/pod" + uid + "/4711":                                                                              uid,
+		"/kubepods/burstable/pod" + uid + "/4711": uid,
 		"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod8f1c2d3e_0000_4000_8000_0123456789ab.slice/cri-1.scope": uid,
 		"/kubepods.slice/kubepods-pod8f1c2d3e_0000_4000_8000_0123456789ab.slice/cri-1.scope":                                    uid,
 		"/kubelet/kubepods/pod" + static:                           static,
