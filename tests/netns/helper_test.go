@@ -74,13 +74,23 @@ func self(t *testing.T) string {
 	return path
 }
 
-// bindAll listens on every port of the given host, one after another, and returns those that it could not have.
+// bindAll listens on every port of the given host, one after another, and returns those that it could not have. The
+// ports of connections that applications of the pod made to Services are their own affair: the kernel keeps such a port
+// for a minute after the connection has ended. Ours go to the servers' port.
 func bindAll(args []string) (any, error) {
 	taken := []int{}
+	applications := map[int]bool{}
+	for _, table := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
+		if err := localPorts(table, 80, applications); err != nil {
+			return nil, err
+		}
+	}
 	for port := 1; port < 1<<16; port++ {
 		l, err := net.Listen("tcp", net.JoinHostPort(args[0], strconv.Itoa(port)))
 		if errors.Is(err, syscall.EADDRINUSE) {
-			taken = append(taken, port)
+			if !applications[port] {
+				taken = append(taken, port)
+			}
 			continue
 		}
 		if err != nil {
@@ -89,6 +99,31 @@ func bindAll(args []string) (any, error) {
 		l.Close()
 	}
 	return taken, nil
+}
+
+// localPorts adds the local ports of the connections in the table to the given remote port.
+func localPorts(table string, remote uint64, into map[int]bool) error {
+	content, err := os.ReadFile(table)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(content)) {
+		fields := strings.Fields(line) // number, local address:port, remote address:port, state, ... in hexadecimal
+		if len(fields) < 4 || fields[0] == "sl" {
+			continue
+		}
+		var ports [2]uint64
+		for i := range ports {
+			_, port, _ := strings.Cut(fields[1+i], ":")
+			if ports[i], err = strconv.ParseUint(port, 16, 16); err != nil {
+				return fmt.Errorf("%s: %w", table, err)
+			}
+		}
+		if ports[1] == remote {
+			into[int(ports[0])] = true
+		}
+	}
+	return nil
 }
 
 // scan connects to every port of the given address and returns those that answer, or that are silent for a second.
@@ -142,8 +177,12 @@ func dialAll(args []string) (any, error) {
 	return results, nil
 }
 
-// raw sends bytes to an address and returns all that comes back until the other side closes, or 3 s have passed.
+// raw sends bytes, which are quoted, to an address and returns all that comes back until the other side closes, or 3 s have passed.
 func raw(args []string) (any, error) {
+	request, err := strconv.Unquote(args[1])
+	if err != nil {
+		return nil, err
+	}
 	c, err := net.Dial("tcp", args[0])
 	if err != nil {
 		return nil, err
@@ -152,7 +191,7 @@ func raw(args []string) (any, error) {
 	if err := c.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
 		return nil, err
 	}
-	if _, err := io.Copy(c, strings.NewReader(args[1])); err != nil {
+	if _, err := io.Copy(c, strings.NewReader(request)); err != nil {
 		return nil, err
 	}
 	b, err := io.ReadAll(c)

@@ -3,6 +3,7 @@ package netns
 import (
 	"encoding/json"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -140,7 +141,7 @@ func TestWhatIsNoHTTPIsRefused(t *testing.T) {
 	} {
 		for _, to := range targets("web") {
 			var answer string
-			m.in(near, "raw", &answer, to.String(), request)
+			m.in(near, "raw", &answer, to.String(), strconv.Quote(request)) // an argument holds no NUL
 			if !strings.HasPrefix(answer, "HTTP/1.1 400 ") {
 				t.Errorf("%s, to %s: answered %q, want 400", name, to, answer)
 			}
