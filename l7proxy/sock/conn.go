@@ -26,6 +26,7 @@ type Conn struct {
 
 	reading reading
 	writing writing
+	peeking peeking
 }
 
 // reading is the state of one read, which its callback fills in.
@@ -42,6 +43,12 @@ type writing struct {
 	more  []byte // follows buf
 	errno syscall.Errno
 	ready func(fd uintptr) bool
+}
+
+type peeking struct {
+	byte  [1]byte
+	stale bool
+	look  func(fd uintptr)
 }
 
 // Buffer lends the memory of a read only while there is something to read.
@@ -64,7 +71,7 @@ func New(fd int) (*Conn, error) {
 		c.file.Close()
 		return nil, fmt.Errorf("wait for a socket: %w", err)
 	}
-	c.reading.ready, c.writing.ready = c.readable, c.writable
+	c.reading.ready, c.writing.ready, c.peeking.look = c.readable, c.writable, c.peek
 	return c, nil
 }
 
@@ -94,11 +101,11 @@ func (c *Conn) name(call uintptr) (addr netip.AddrPort, err error) {
 	err = c.raw.Control(func(fd uintptr) {
 		_, _, errno = syscall.RawSyscall(call, fd, uintptr(unsafe.Pointer(&raw)), uintptr(unsafe.Pointer(&size)))
 	})
-	if err == nil && errno != 0 {
-		err = errno
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return addr, ended(err)
+	case errno != 0:
+		return addr, errno
 	}
 	switch raw.Addr.Family {
 	case unix.AF_INET:
@@ -259,13 +266,15 @@ func (w *writing) advance(n int) {
 // Stale tells whether a connection that should be silent is of no more use: the peer closed it, or said something that
 // nobody asked for. It takes a system call.
 func (c *Conn) Stale() bool {
-	stale := true
-	err := c.raw.Control(func(fd uintptr) {
-		var b [1]byte
-		_, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
-		stale = errno != unix.EAGAIN && errno != unix.EINTR
-	})
-	return stale || err != nil
+	c.peeking.stale = true
+	err := c.raw.Control(c.peeking.look)
+	return err != nil || c.peeking.stale
+}
+
+func (c *Conn) peek(fd uintptr) {
+	p := &c.peeking
+	_, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&p.byte[0])), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+	p.stale = errno != unix.EAGAIN && errno != unix.EINTR
 }
 
 // SetDeadline, SetReadDeadline and SetWriteDeadline end what waits at that time, with os.ErrDeadlineExceeded. The zero

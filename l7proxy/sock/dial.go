@@ -91,6 +91,11 @@ func newSocket(family int) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("make a socket: %w", err)
 	}
+	// The port that the kernel chooses for us stays free for an application of the pod to listen on.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("let others use the socket's port: %w", err)
+	}
 	return fd, nil
 }
 

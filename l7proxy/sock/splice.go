@@ -66,7 +66,7 @@ func (p *Pipes) Splice(dst, src *Conn) (moved int64, err error) {
 	for {
 		s.errno, s.err = 0, nil
 		if err := src.raw.Read(in); err != nil {
-			return moved, err
+			return moved, ended(err)
 		}
 		if s.err != nil || s.errno != 0 {
 			return moved, s.failed("splice from a socket")
@@ -78,7 +78,7 @@ func (p *Pipes) Splice(dst, src *Conn) (moved int64, err error) {
 		n := s.held
 		if err := dst.raw.Write(out); err != nil {
 			s.pipe.close()
-			return moved, err
+			return moved, ended(err)
 		}
 		moved += int64(n - s.held)
 		if s.errno != 0 {
