@@ -86,9 +86,8 @@ instructions: ## instructions per exchange, under valgrind, against the committe
 	$(if $(UPDATE),SLUICE_UPDATE=1 )$(GO) test -count 1 -v ./tests/instructions
 
 .PHONY: bench
-bench: ## measure Sluice beside HAProxy, nginx, Envoy and others (root, hours); writes docs/performance.md; BENCH="-quick" is a smoke test
-	$(GO) build -trimpath -o bin/bench ./tests/bench
-	bin/bench $(BENCH)
+bench: ## measure beside HAProxy, nginx, Envoy and others (root, half an hour); writes docs/performance.*; BENCH=-quick is a smoke test
+	$(GO) run ./tests/bench $(BENCH)
 
 .PHONY: mutations
 mutations: ## break the code in known ways and see that the tests notice each

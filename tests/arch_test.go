@@ -85,7 +85,7 @@ var layers = map[string]layer{
 	"examples":    {},
 
 	// The benchmark drives programs, ours and the peers'; it does not contain them.
-	"tests/bench":              {ours: []string{"cli/lab", "cli/traffic", "tests/bench/config", "tests/bench/openloop", "tests/bench/report", "tests/bench/usage"}, theirs: []string{unix}},
+	"tests/bench":              {ours: []string{"cli/lab", "tests/bench/config", "tests/bench/openloop", "tests/bench/report", "tests/bench/usage"}, theirs: []string{unix}},
 	"tests/bench/bareloop":     {},
 	"tests/bench/config":       {},
 	"tests/bench/openloop":     {theirs: []string{unix}},
