@@ -92,6 +92,9 @@ func (l *Loop) Add(fd int, accept func(fd int)) (*Listener, error) {
 	if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || on == 0 {
 		return nil, errors.Join(errors.New("a descriptor that should be a listener is none"), err)
 	}
+	// A small write, such as the head of an answer, does not wait for the peer's ack. Connections inherit it, so it is
+	// one system call for all of them. It fails on no TCP socket.
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.lastID++; l.listeners[l.lastID] != nil; l.lastID++ {

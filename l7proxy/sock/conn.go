@@ -75,18 +75,6 @@ func New(fd int) (*Conn, error) {
 	return c, nil
 }
 
-// nodelay: a small write, such as the head of an answer, does not wait for the peer's ack.
-func nodelay(fd int) {
-	// It fails on no TCP socket; without it things are slower.
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-}
-
-// Accepted is New for a connection that was accepted.
-func Accepted(fd int) (*Conn, error) {
-	nodelay(fd)
-	return New(fd)
-}
-
 // Local returns the address of our end.
 func (c *Conn) Local() (netip.AddrPort, error) { return c.name(unix.SYS_GETSOCKNAME) }
 

@@ -635,7 +635,7 @@ func own(t *testing.T, peer *net.TCPConn) *Conn {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		t.Fatal(err)
 	}
-	c, err := Accepted(fd)
+	c, err := New(fd)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,19 +104,19 @@ func acceptOne() (*sock.Conn, error) {
 	if err := errors.Join(err, unix.SetNonblock(fd, true), f.Close(), c.Close(), l.Close()); err != nil {
 		return nil, err
 	}
-	return sock.Accepted(fd)
+	return sock.New(fd)
 }
 
 func TestInstructionsPerExchange(t *testing.T) {
+	if raceEnabled {
+		t.Skip("skipped: the race detector's own instructions would be counted; `make instructions` runs it without")
+	}
 	valgrind, err := exec.LookPath("valgrind")
 	if err != nil {
 		if os.Getenv("CI") == "true" && os.Geteuid() == 0 {
 			t.Fatal("missing on this machine: valgrind, which `make deps` installs")
 		}
 		t.Skip("skipped: valgrind is not installed")
-	}
-	if raceEnabled {
-		t.Skip("skipped: the race detector's own instructions would be counted; `make instructions` runs it without")
 	}
 	backend := startBackend(t)
 	const few, many = 200, 2200
