@@ -61,7 +61,7 @@ struct frontend_key {
 
 struct frontend {
 	__u32 id; /* 1 to FRONTEND_ID_MAX */
-	__u32 flags;
+	enum flag flags;
 };
 
 /* A pod, keyed by the cookie of its network namespace. An address of zeros: it has none. */
@@ -85,14 +85,16 @@ struct settings {
 	__u32 pad;
 };
 
+/* What outlives a change of layout: an agent reads it from the maps of any other. It never changes. */
 struct numbering {
-	__u32 next; /* the frontend id to give out next */
+	__u32 next; /* the frontend id to give out next; 0: none was given out yet */
+	enum layout layout; /* of the maps beside this one */
 };
 
 /* Kept on a socket that went to a frontend without us, so that it can be found and closed. */
-struct bypassed {
+struct bypass_record {
 	struct frontend_key frontend;
-	__u32 reason; /* enum counter */
+	enum counter reason;
 };
 
 #endif

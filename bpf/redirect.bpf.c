@@ -1,3 +1,5 @@
+//go:build ignore
+
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 // Hooks of the cgroup above the pods. connect(2) to a frontend is rewritten to an address of the prefix that holds the
 // frontend's id; getpeername(2) and getsockname(2) show the application what it would see without us.
@@ -11,6 +13,9 @@
 
 // From Linux 5.18. Without it a refusal is a connect to id 0, which the steering drops: the same for the application.
 const volatile bool have_set_retval = false;
+
+// Only for its type: BTF holds what a map or a variable uses, and Go takes the constants from BTF.
+const enum prefix *prefix_type __attribute__((unused));
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -65,7 +70,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct bypassed);
+	__type(value, struct bypass_record);
 } bypassed SEC(".maps");
 
 enum verdict {
@@ -87,7 +92,7 @@ static __always_inline bool is_enrolled(struct bpf_sock_addr *ctx)
 }
 
 // accepts tells whether a proxy takes connections of the namespace; if not, *reason says why.
-static __always_inline bool accepts(__u64 netns, __u32 family, __u64 limit, __u32 *reason)
+static __always_inline bool accepts(__u64 netns, __u32 family, __u64 limit, enum counter *reason)
 {
 	struct listener_key key = { .netns = netns, .family = family };
 	struct bpf_sock *listener = bpf_map_lookup_elem(&listeners, &key);
@@ -107,9 +112,10 @@ static __always_inline bool accepts(__u64 netns, __u32 family, __u64 limit, __u3
 }
 
 // direct records that a frontend was dialled without us.
-static __always_inline enum verdict direct(struct bpf_sock_addr *ctx, const struct frontend_key *key, __u32 reason)
+static __always_inline enum verdict direct(struct bpf_sock_addr *ctx, const struct frontend_key *key,
+					   enum counter reason)
 {
-	struct bypassed *record = bpf_sk_storage_get(&bypassed, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	struct bypass_record *record = bpf_sk_storage_get(&bypassed, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 
 	count(reason);
 	if (record) {
@@ -126,12 +132,12 @@ static __always_inline enum verdict refused(void)
 }
 
 // route decides on a connect of an enrolled pod to a frontend.
-static __always_inline enum verdict route(struct bpf_sock_addr *ctx, const struct frontend_key *key, __u32 flags,
+static __always_inline enum verdict route(struct bpf_sock_addr *ctx, const struct frontend_key *key, enum flag flags,
 					  const struct settings *now, __u32 family)
 {
 	bool closed = flags & FLAG_FAIL_CLOSED;
 	struct frontend_key *origin;
-	__u32 reason;
+	enum counter reason;
 
 	if (now->bypass)
 		return direct(ctx, key, COUNTER_BYPASS_SWITCH);
@@ -170,9 +176,12 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, const stru
 	__u32 zero = 0;
 	__u64 cgroup;
 
-	// A socket may connect again after AF_UNSPEC: what is known of its last connection does not hold.
-	bpf_sk_storage_delete(&origins, ctx->sk);
-	bpf_sk_storage_delete(&bypassed, ctx->sk);
+	// A socket may connect again after AF_UNSPEC: what is known of its last connection does not hold. Nearly always there
+	// is nothing, and to see that costs less than to delete it: no reference to the socket is taken.
+	if (bpf_sk_storage_get(&origins, ctx->sk, 0, 0))
+		bpf_sk_storage_delete(&origins, ctx->sk);
+	if (bpf_sk_storage_get(&bypassed, ctx->sk, 0, 0))
+		bpf_sk_storage_delete(&bypassed, ctx->sk);
 
 	frontend = bpf_map_lookup_elem(&frontends, key);
 	if (!frontend) {
@@ -368,4 +377,4 @@ int sluice_sock6(struct bpf_sock_addr *ctx)
 	return GO_ON;
 }
 
-char license[] SEC("license") = "Dual BSD/GPL";
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

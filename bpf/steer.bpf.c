@@ -1,3 +1,5 @@
+//go:build ignore
+
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 // Runs in a pod's network namespace for each lookup of a listening or unconnected socket, so the common way out is
 // short. It hands connections to the prefix to the pod's listener, whatever port they are to, and to nobody else.
@@ -71,4 +73,4 @@ int sluice_steer(struct bpf_sk_lookup *ctx)
 	return guard(ctx, is_ipv6_loopback(ctx));
 }
 
-char license[] SEC("license") = "Dual BSD/GPL";
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
