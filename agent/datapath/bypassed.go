@@ -1,0 +1,78 @@
+package datapath
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/sluice-mesh/sluice/agent/sockdiag"
+	"github.com/sluice-mesh/sluice/bpf"
+)
+
+// CloseBypassed closes the connections of a namespace that went to a frontend past the proxy, at a limited rate, so
+// that they come back through it. It returns how many it closed. Those to what is no frontend any more stay, and all do
+// while the bypass switch is on: they would come back as they are. The descriptor stays the caller's.
+func (d *Datapath) CloseBypassed(netns, perSecond int) (int, error) {
+	c, err := sockdiag.Open(netns)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	sockets, err := c.List(d.maps.Bypassed.FD())
+	if err != nil {
+		return 0, err
+	}
+	interval := time.NewTicker(time.Second / time.Duration(max(perSecond, 1)))
+	defer interval.Stop()
+	closed := 0
+	for _, s := range sockets {
+		redirected, err := d.redirects(s.Storage)
+		if err != nil {
+			return closed, err
+		}
+		if !redirected {
+			continue
+		}
+		if closed > 0 {
+			<-interval.C
+		}
+		switch err := c.Destroy(s); {
+		case err == nil:
+			closed++
+		case !errors.Is(err, sockdiag.ErrGone):
+			return closed, err
+		}
+	}
+	return closed, nil
+}
+
+// redirects tells whether a connection with this record would be redirected if it was made now. A socket without a
+// record went where it was meant to.
+func (d *Datapath) redirects(record []byte) (bool, error) {
+	if record == nil {
+		return false, nil
+	}
+	var r bpf.RedirectBypassRecord
+	if err := binary.Read(bytes.NewReader(record), binary.NativeEndian, &r); err != nil {
+		return false, fmt.Errorf("read what is kept on a socket: %w", err)
+	}
+	var now bpf.RedirectSettings
+	if err := d.maps.Settings.Lookup(uint32(0), &now); err != nil {
+		return false, fmt.Errorf("read the settings: %w", err)
+	}
+	if now.Bypass != 0 {
+		return false, nil
+	}
+	var f bpf.RedirectFrontend
+	if err := d.maps.Frontends.Lookup(r.Frontend, &f); err != nil {
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return false, nil
+		}
+		return false, fmt.Errorf("look for a frontend: %w", err)
+	}
+	return f.Flags&bpf.RedirectFlagFLAG_PASS_THROUGH == 0, nil
+}
