@@ -2,7 +2,6 @@ package state
 
 import (
 	"sync"
-	"time"
 
 	"github.com/sluice-mesh/sluice/l7proxy/sock"
 )
@@ -43,12 +42,13 @@ func (p *Pod) Connections() int {
 	return len(p.open.open)
 }
 
-// closeAll ends the connections: whoever reads or writes finds that time is over.
+// closeAll ends the connections: whoever reads or writes finds them closed. A deadline would not do, because who serves
+// a connection sets its own.
 func (o *connections) closeAll() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed = true
 	for c := range o.open {
-		_ = c.SetDeadline(time.Unix(1, 0)) // fails when it was closed meanwhile
+		c.Reset()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sluice-mesh/sluice/l7proxy/forward"
 	"github.com/sluice-mesh/sluice/l7proxy/inbound"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 	"github.com/sluice-mesh/sluice/l7proxy/upstream"
@@ -14,8 +15,8 @@ import (
 
 // Pod is an enrolled pod: whoever connects through its listeners.
 type Pod struct {
-	Model  model.Pod
-	Client *upstream.Client // makes and keeps its upstream connections
+	Model   model.Pod
+	Serving *forward.Client // what its connections share, and where its upstream connections come from
 
 	netns     namespace
 	listeners map[model.Family]*inbound.Listener
@@ -54,9 +55,11 @@ func (s *State) ApplyPods(m *model.Pods, fds []int) []model.Refusal {
 			next.refuse(&refused, podUnit(p.UID), model.Refusal{Pod: p.UID, Reason: err.Error()})
 			continue
 		}
-		if old != nil && old.Client != taken.Client { // the pod has another namespace now
+		switch {
+		case old == nil:
+		case old.netns != taken.netns: // all that it had is in the other namespace
 			gone = append(gone, old)
-		} else if old != nil {
+		default:
 			s.replaced(old)
 		}
 		next.pods[p.UID] = taken
@@ -100,13 +103,10 @@ func (s *State) unnamed(m *model.Pods, next *view) (uids []string) {
 func (s *State) enroll(p *model.EnrolledPod, fds []int, old *Pod) (_ *Pod, err error) {
 	taken := &Pod{Model: p.Pod, listeners: map[model.Family]*inbound.Listener{}}
 	defer func() {
-		if err == nil {
-			return
+		if err != nil {
+			s.undo(taken, old)
+			closeAll(fds)
 		}
-		for _, l := range taken.listeners {
-			_ = l.Close() // the pod's own listeners, if it had any, go on
-		}
-		closeAll(fds)
 	}()
 	if s.closed {
 		return nil, errClosed
@@ -117,12 +117,8 @@ func (s *State) enroll(p *model.EnrolledPod, fds []int, old *Pod) (_ *Pod, err e
 	if taken.netns, err = namespaceOf(fds[0]); err != nil {
 		return nil, err
 	}
-	reuse := old != nil && old.netns == taken.netns
-	if reuse {
-		taken.Client, taken.open = old.Client, old.open
-	} else {
-		taken.open = &connections{}
-	}
+	s.share(taken, fds[0], old) // before the listeners: connections come at once
+	fds[0] = -1
 	for i, family := range p.Families {
 		if taken.listeners[family] != nil || family != model.IPv4 && family != model.IPv6 {
 			return nil, fmt.Errorf("listener %d is for %q: want ipv4 or ipv6, each once", i, family)
@@ -134,12 +130,31 @@ func (s *State) enroll(p *model.EnrolledPod, fds []int, old *Pod) (_ *Pod, err e
 		fds[1+i] = -1 // the loop's
 		taken.listeners[family] = l
 	}
-	if reuse {
-		syscall.Close(fds[0]) // the Client has one of the same namespace
-	} else {
-		taken.Client = upstream.NewClient(fds[0], s.cfg.Pools)
-	}
 	return taken, nil
+}
+
+// undo takes back what enroll did. What old has, if there is an old one, goes on.
+func (s *State) undo(taken, old *Pod) {
+	s.closeListeners(taken)
+	if taken.Serving != nil && (old == nil || old.open != taken.open) {
+		taken.Serving.Upstream.Close()
+		taken.open.closeAll()
+	}
+}
+
+// share gives a pod what its connections share, and takes over the descriptor of its namespace. A pod that is added again in
+// the same namespace keeps what it had: limits go on counting, and upstream connections stay.
+func (s *State) share(p *Pod, netns int, old *Pod) {
+	if old == nil || old.netns != p.netns {
+		p.open = &connections{}
+		p.Serving = &forward.Client{Pod: &p.Model, Upstream: upstream.NewClient(netns, s.cfg.Pools)}
+		return
+	}
+	syscall.Close(netns) // there is one of the same namespace already
+	p.open, p.Serving = old.open, old.Serving
+	if old.Model != p.Model {
+		p.Serving = &forward.Client{Pod: &p.Model, Upstream: old.Serving.Upstream}
+	}
 }
 
 func namespaceOf(fd int) (namespace, error) {
@@ -152,14 +167,20 @@ func namespaceOf(fd int) (namespace, error) {
 
 // replaced lets go of the listeners of a pod that has new ones.
 func (s *State) replaced(old *Pod) {
-	time.AfterFunc(s.replacedLinger, func() { s.closeListeners(old) })
+	s.lingering[old] = true
+	time.AfterFunc(s.replacedLinger, func() {
+		s.closeListeners(old)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.lingering, old)
+	})
 }
 
 // end lets go of a pod: what is queued is accepted, and what is open gets a moment to end.
 func (s *State) end(p *Pod) {
 	s.closeListeners(p)
 	time.AfterFunc(s.endGrace, func() {
-		p.Client.Close()
+		p.Serving.Upstream.Close()
 		p.open.closeAll()
 		if s.cfg.Gone != nil {
 			s.cfg.Gone(&p.Model)
@@ -181,6 +202,9 @@ func (s *State) Close() {
 	defer s.mu.Unlock()
 	s.closed = true
 	for _, p := range s.current.Load().pods {
+		s.closeListeners(p)
+	}
+	for p := range s.lingering {
 		s.closeListeners(p)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +28,10 @@ type Config struct {
 	Accept func(fd int, pod *Pod)
 	// Gone is told of each pod that ended. It may be nil.
 	Gone func(*model.Pod)
-	Log  *slog.Logger
+	// Retired is told of each port that is no longer redirected: what is open there should come to an end, so that it
+	// comes back direct. It may be nil, and must not block.
+	Retired func(*forward.Port)
+	Log     *slog.Logger
 }
 
 // State is what is in force. Apply, ApplyPods, Resync and Close exclude each other; the other methods never wait.
@@ -39,10 +43,14 @@ type State struct {
 	replacedLinger time.Duration
 	// endGrace is how long the connections of a pod that is gone may go on.
 	endGrace time.Duration
+	// retireFor is how long a port that is no longer redirected is served.
+	retireFor time.Duration
 
-	mu     sync.Mutex
-	named  map[string]bool // pods that were named since the last Resync; nil: the list is complete
-	closed bool
+	mu        sync.Mutex
+	named     map[string]bool             // pods that were named since the last Resync; nil: the list is complete
+	lingering map[*Pod]bool               // that were replaced, and whose listeners are still accepted on
+	leaving   map[model.EndpointsKey]bool // endpoint sets that the agent took away and a retired port may need
+	closed    bool
 
 	current atomic.Pointer[view]
 }
@@ -53,6 +61,7 @@ type view struct {
 	version   uint64
 	frontends map[uint32]Frontend
 	services  map[model.ServiceKey]*service
+	retired   map[model.EndpointsKey]retired // by the Service's own endpoints
 	pods      map[string]*Pod
 	refused   map[string]model.Refusal // by unit
 }
@@ -73,18 +82,24 @@ type service struct {
 
 // New makes an empty State.
 func New(cfg Config) *State {
-	s := &State{cfg: cfg, replacedLinger: 2 * time.Second, endGrace: 800 * time.Millisecond}
+	s := &State{
+		cfg: cfg, replacedLinger: 2 * time.Second, endGrace: 800 * time.Millisecond, retireFor: 5 * time.Second,
+		lingering: map[*Pod]bool{}, leaving: map[model.EndpointsKey]bool{},
+	}
 	s.current.Store(&view{
-		frontends: map[uint32]Frontend{}, services: map[model.ServiceKey]*service{}, pods: map[string]*Pod{},
-		refused: map[string]model.Refusal{},
+		frontends: map[uint32]Frontend{}, services: map[model.ServiceKey]*service{}, retired: map[model.EndpointsKey]retired{},
+		pods: map[string]*Pod{}, refused: map[string]model.Refusal{},
 	})
 	return s
 }
 
-// Frontend returns what is in force for an id.
+// Frontend returns what is in force for an id, or was until a moment ago.
 func (s *State) Frontend(id uint32) (Frontend, bool) {
-	f, ok := s.current.Load().frontends[id]
-	return f, ok
+	v := s.current.Load()
+	if f, ok := v.frontends[id]; ok {
+		return f, true
+	}
+	return v.retiredFrontend(id)
 }
 
 // Full tells whether a full Update was applied: before it, ids of connections that come are not known.
@@ -95,6 +110,18 @@ func (s *State) Refused() int { return len(s.current.Load().refused) }
 
 // Version is that of the last message that was applied.
 func (s *State) Version() uint64 { return s.current.Load().version }
+
+// Models returns the pods and the Services that are in force. They are not to be edited.
+func (s *State) Models() (pods []*model.Pod, services []*model.Service) {
+	v := s.current.Load()
+	for _, p := range v.pods {
+		pods = append(pods, p.Serving.Pod)
+	}
+	for _, svc := range v.services {
+		services = append(services, svc.model)
+	}
+	return pods, services
+}
 
 // edit returns a view to be changed and stored. Its maps are the current ones: clone what is edited.
 func (s *State) edit(version uint64) *view {
@@ -114,22 +141,22 @@ func (s *State) Apply(u *model.Update) []model.Refusal {
 	var refused []model.Refusal
 
 	// Endpoints come before the tables that choose among them, and leave after them.
-	added, leaving := s.endpoints(u, next, &refused)
+	added := s.endpoints(u, next, &refused)
 	s.cfg.Registry.Apply(added, nil)
 	servicesChange := u.Full || len(u.Services)+len(u.RemovedServices) > 0
 	if servicesChange {
 		s.services(u, next, &refused)
 	}
 	s.current.Store(next)
-	s.cfg.Registry.Apply(nil, leaving)
-	if servicesChange || len(leaving) > 0 {
+	s.release(next)
+	if servicesChange {
 		s.prune(next)
 	}
 	return refused
 }
 
-// endpoints sorts out which endpoint sets come and which leave.
-func (s *State) endpoints(u *model.Update, next *view, refused *[]model.Refusal) (added []model.EndpointSet, leaving []model.EndpointsKey) {
+// endpoints sorts out which endpoint sets come, which it returns, and which leave.
+func (s *State) endpoints(u *model.Update, next *view, refused *[]model.Refusal) (added []model.EndpointSet) {
 	named := make(map[model.EndpointsKey]bool, len(u.Endpoints))
 	for i := range u.Endpoints {
 		set := &u.Endpoints[i]
@@ -141,8 +168,9 @@ func (s *State) endpoints(u *model.Update, next *view, refused *[]model.Refusal)
 			continue
 		}
 		added = append(added, *set)
+		delete(s.leaving, set.EndpointsKey)
 	}
-	leaving = append(leaving, u.RemovedEndpoints...)
+	leaving := slices.Clone(u.RemovedEndpoints)
 	if u.Full {
 		for _, key := range s.cfg.Registry.Known() {
 			if !named[key] {
@@ -152,8 +180,9 @@ func (s *State) endpoints(u *model.Update, next *view, refused *[]model.Refusal)
 	}
 	for _, key := range leaving {
 		delete(next.refused, endpointsUnit(key))
+		s.leaving[key] = true
 	}
-	return added, leaving
+	return added
 }
 
 func (v *view) refuse(list *[]model.Refusal, unit string, r model.Refusal) {
@@ -165,17 +194,32 @@ func (v *view) refuse(list *[]model.Refusal, unit string, r model.Refusal) {
 func (s *State) services(u *model.Update, next *view, refused *[]model.Refusal) {
 	next.services = maps.Clone(next.services)
 	next.frontends = maps.Clone(next.frontends)
+	next.retired = maps.Clone(next.retired)
 	for _, key := range leavingServices(u, next) {
+		s.retire(next, next.services[key], nil)
 		next.drop(key)
 		delete(next.refused, serviceUnit(key))
 	}
+	// An id may go from one Service to another in one Update: whoever waits for it is tried again.
+	todo := make([]*model.Service, len(u.Services))
 	for i := range u.Services {
-		unit := &u.Services[i]
-		delete(next.refused, serviceUnit(unit.ServiceKey))
-		if err := s.take(unit, next); err != nil {
+		todo[i] = &u.Services[i]
+	}
+	for before := len(todo) + 1; len(todo) > 0; {
+		final := len(todo) == before // the last round changed nothing
+		before = len(todo)
+		todo = slices.DeleteFunc(todo, func(unit *model.Service) bool {
+			err := s.take(unit, next)
+			if errors.Is(err, errTaken) && !final {
+				return false
+			}
 			key := unit.ServiceKey
-			next.refuse(refused, serviceUnit(key), model.Refusal{Service: &key, Reason: err.Error()})
-		}
+			delete(next.refused, serviceUnit(key))
+			if err != nil {
+				next.refuse(refused, serviceUnit(key), model.Refusal{Service: &key, Reason: err.Error()})
+			}
+			return true
+		})
 	}
 }
 
@@ -210,29 +254,30 @@ func (s *State) take(unit *model.Service, next *view) error {
 	if err != nil {
 		return err
 	}
-	var before map[uint16]*forward.Port
-	if old := next.services[unit.ServiceKey]; old != nil {
-		before = old.ports
-	}
+	old := next.services[unit.ServiceKey]
 	next.drop(unit.ServiceKey)
 	for i := range unit.Ports {
-		number := unit.Ports[i].Number
-		port := before[number]
+		p := &unit.Ports[i]
+		port := next.portOf(old, p)
 		if port == nil {
-			port = forward.NewPort(compiled, number)
+			port = forward.NewPort(compiled, p.Number)
 		} else {
 			port.Swap(compiled)
 		}
-		fresh.ports[number] = port
-		for _, f := range unit.Ports[i].Frontends {
-			next.frontends[f.ID] = Frontend{Port: port, Number: number, owner: unit.ServiceKey}
+		fresh.ports[p.Number] = port
+		for _, f := range p.Frontends {
+			next.frontends[f.ID] = Frontend{Port: port, Number: p.Number, owner: unit.ServiceKey}
 		}
 	}
+	s.retire(next, old, fresh)
 	next.services[unit.ServiceKey] = fresh
 	return nil
 }
 
-// conflict tells whether another Service has one of the unit's ids.
+// errTaken says that another Service has an id.
+var errTaken = errors.New("a frontend's id is taken")
+
+// conflict tells what is wrong with the unit, or that another Service has one of its ids.
 func (v *view) conflict(unit *model.Service) error {
 	if err := unit.Validate(); err != nil {
 		return err
@@ -240,7 +285,7 @@ func (v *view) conflict(unit *model.Service) error {
 	for i := range unit.Ports {
 		for _, f := range unit.Ports[i].Frontends {
 			if has, taken := v.frontends[f.ID]; taken && has.owner != unit.ServiceKey {
-				return fmt.Errorf("frontend id %d of port %d is that of Service %s", f.ID, unit.Ports[i].Number, has.owner)
+				return fmt.Errorf("%w: %d of port %d is that of Service %s", errTaken, f.ID, unit.Ports[i].Number, has.owner)
 			}
 		}
 	}
