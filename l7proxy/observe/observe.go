@@ -80,6 +80,7 @@ type Recorder struct {
 	level   AccessLog
 	log     *accessLog
 	metrics *metrics
+	relayed *prometheus.CounterVec
 }
 
 // New makes a Recorder and registers its metrics with reg. Close ends it.
@@ -88,8 +89,9 @@ func New(reg prometheus.Registerer, opts Options) *Recorder {
 		level:   opts.AccessLog,
 		log:     newAccessLog(opts.Output, cmp.Or(opts.MaxQueue, 4096)),
 		metrics: newMetrics(cmp.Or(opts.MaxSeries, 10_000)),
+		relayed: newRelayed(),
 	}
-	reg.MustRegister(newCollector(r))
+	reg.MustRegister(newCollector(r), r.relayed)
 	if r.level != Off {
 		r.log.start()
 	}
