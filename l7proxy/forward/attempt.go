@@ -2,6 +2,8 @@ package forward
 
 import (
 	"errors"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/sluice-mesh/sluice/l7proxy/http1"
@@ -23,14 +25,14 @@ func (x *exchange) forward(set *upstream.Set) {
 		return
 	}
 	fresh := false // a kept connection had just closed: not another kept one
-	var not *upstream.Endpoint
+	refused := make([]*upstream.Endpoint, 0, maxAttempts)
 	for {
-		e := x.client.Upstream.Pick(set, not)
+		e := x.choose(set, refused)
 		switch {
-		case e == nil && not == nil:
+		case e == nil && x.rec.Attempts == 0:
 			x.answer(503, noEndpoint, "the backend has no endpoint that is ready")
 			return
-		case e == not: // there is no other
+		case e == nil: // there is no other
 			x.failed()
 			return
 		}
@@ -46,9 +48,25 @@ func (x *exchange) forward(set *upstream.Set) {
 			return
 		}
 		if fresh = again == resend; !fresh {
-			not = e
+			refused = append(refused, e)
 		}
 	}
+}
+
+// choose picks an endpoint of the set which is none of those that refused; nil: there is none. What is picked is random,
+// so that the only one that is left of many is missed once in a while.
+func (n *session) choose(set *upstream.Set, refused []*upstream.Endpoint) *upstream.Endpoint {
+	const tries = 16
+	var last *upstream.Endpoint
+	if len(refused) > 0 {
+		last = refused[len(refused)-1]
+	}
+	for range tries {
+		if e := n.client.Upstream.Pick(set, last); !slices.Contains(refused, e) {
+			return e
+		}
+	}
+	return nil
 }
 
 // next says whether another attempt makes sense.
@@ -164,12 +182,28 @@ func (x *exchange) stopPump() {
 		if x.conn.SetReadDeadline(time.Time{}) != nil {
 			x.last = true
 		}
-		if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) { // our doing
 			x.last, x.unread = true, true
 			return
 		}
 	}
 	x.pumped(err)
+}
+
+// joinPump takes note of a pump that has ended by itself, once the head of the answer is there.
+func (x *exchange) joinPump() {
+	if !x.body.pumping {
+		return
+	}
+	select {
+	case err := <-x.body.done:
+		x.body.pumping = false
+		x.pumped(err)
+		if err != nil {
+			x.respHead.Close = true // the endpoint does not have the whole request
+		}
+	default:
+	}
 }
 
 // pumped takes note of how the pump ended.

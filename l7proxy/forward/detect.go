@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/sluice-mesh/sluice/l7proxy/http1"
 	"github.com/sluice-mesh/sluice/l7proxy/sock"
 	"github.com/sluice-mesh/sluice/l7proxy/upstream"
 )
@@ -29,20 +30,25 @@ const serverFirstWait = 50 * time.Millisecond
 func (n *session) detect(p *port, t *table) speech {
 	switch {
 	case t == nil:
+		n.relayed = noRoute
 		return speaksOther
 	case t.explicit || p.protocol == httpProtocol:
 		if !n.await() {
 			return saysNothing
 		}
 		return n.listen(t.explicit)
-	case p.protocol == opaqueProtocol || n.port.serverFirst.Load():
+	case p.protocol == opaqueProtocol:
+		n.relayed = byName
+		return speaksOther
+	case n.port.serverFirst.Load():
+		n.relayed = serverFirst
 		return speaksOther
 	}
 	if n.conn.SetReadDeadline(time.Now().Add(serverFirstWait)) != nil {
 		return saysNothing
 	}
 	err := n.in.Await()
-	if n.conn.SetReadDeadline(time.Time{}) != nil || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if n.conn.SetReadDeadline(time.Time{}) != nil || err != nil && !isTimeout(err) {
 		return saysNothing
 	}
 	if err != nil {
@@ -51,24 +57,57 @@ func (n *session) detect(p *port, t *table) speech {
 	return n.listen(false)
 }
 
-// listen reads until it is clear what the client speaks. On a port that is HTTP's everything else is malformed HTTP.
+// listen reads until it is clear what the client speaks. On a port that is HTTP's everything else is malformed HTTP, and
+// a first line takes no longer than a head may. Elsewhere who stops in the middle of a line speaks something else, and
+// waits for the server.
 func (n *session) listen(mustBeHTTP bool) speech {
-	for {
-		switch classify(n.in.Buffered()) {
-		case looksHTTP:
-			return speaksHTTP
-		case looksTLS, looksHTTP2:
-			return speaksOther
-		case looksOther:
-			if mustBeHTTP {
-				return speaksHTTP // the parser says what is wrong with it
-			}
-			return speaksOther
-		}
-		if len(n.in.Buffered()) > n.server.limits.Target || n.in.Fill() != nil {
-			return speaksHTTP // likewise
+	if s := n.heard(mustBeHTTP); s != saysNothing {
+		return s
+	}
+	if n.conn.SetReadDeadline(time.Now().Add(n.server.cfg.Limits.HeadIn)) != nil {
+		return saysNothing
+	}
+	s := saysNothing
+	for s == saysNothing {
+		err := n.in.Fill()
+		s = n.heard(mustBeHTTP)
+		switch {
+		case s != saysNothing:
+		case len(n.in.Buffered()) > n.server.limits.Target, err != nil && !isTimeout(err) && mustBeHTTP:
+			s = speaksHTTP // the parser says what is wrong with it
+		case err != nil && !mustBeHTTP:
+			s = speaksOther
+		case err != nil:
+			n.refuse(http1.ErrHeadTime.Status, headTimeout, http1.ErrHeadTime.Error())
+			return saysNothing
 		}
 	}
+	if n.conn.SetReadDeadline(time.Time{}) != nil {
+		return saysNothing
+	}
+	return s
+}
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+
+// heard says what the bytes that have come are; saysNothing: that is not clear yet.
+func (n *session) heard(mustBeHTTP bool) speech {
+	switch classify(n.in.Buffered()) {
+	case looksHTTP:
+		return speaksHTTP
+	case looksTLS:
+		n.relayed = tls
+		return speaksOther
+	case looksHTTP2:
+		n.relayed = http2
+		return speaksOther
+	case looksOther:
+		if mustBeHTTP {
+			return speaksHTTP // likewise
+		}
+		return speaksOther
+	}
+	return saysNothing
 }
 
 // look is what the first bytes of a connection look like.
@@ -154,27 +193,33 @@ func (n *session) whoSpeaksFirst(p *port) speech {
 	go func() {
 		b := make([]byte, 4<<10)
 		k, err := to.Read(b)
+		// It wakes us; it fails when the client is gone, and we are awake. Before it is said: we lift the deadline then.
+		_ = n.conn.SetReadDeadline(time.Unix(1, 0))
 		said <- greeting{b[:k], err}
-		_ = n.conn.SetReadDeadline(time.Unix(1, 0)) // wakes us; it fails when the client is gone, and we are awake
 	}()
 	spoke := n.in.Await()
 	_ = to.SetReadDeadline(time.Unix(1, 0)) // it reads no more
 	server := <-said
-	if n.conn.SetReadDeadline(time.Time{}) != nil || to.SetReadDeadline(time.Time{}) != nil {
+	lifted := n.conn.SetReadDeadline(time.Time{}) == nil && to.SetReadDeadline(time.Time{}) == nil
+	if !lifted || sock.IsReset(server.err) || sock.IsReset(spoke) { // who asks a second time hears of no reset
 		to.Reset()
+		n.conn.Reset()
 		return saysNothing
 	}
-	if spoke == nil && len(server.bytes) == 0 && (server.err == nil || errors.Is(server.err, os.ErrDeadlineExceeded)) && n.listen(false) == speaksHTTP {
+	if spoke == nil && len(server.bytes) == 0 && (server.err == nil || isTimeout(server.err)) && n.listen(false) == speaksHTTP {
 		_ = to.Close() // nothing was said on it
 		return speaksHTTP
 	}
 	if len(server.bytes) > 0 {
-		n.port.serverFirst.Store(true)
+		n.relayed = serverFirst
+		if !bytes.HasPrefix(server.bytes, []byte("HTTP/")) { // a server of HTTP may say 408 before it closes
+			n.port.serverFirst.Store(true)
+		}
 		if _, err := n.conn.Write(server.bytes); err != nil {
 			to.Reset()
 			return saysNothing
 		}
-	} else if spoke != nil && !errors.Is(spoke, os.ErrDeadlineExceeded) {
+	} else if spoke != nil && !isTimeout(spoke) {
 		_ = to.Close() // the client went without a word
 		return saysNothing
 	}
@@ -184,16 +229,16 @@ func (n *session) whoSpeaksFirst(p *port) speech {
 
 // connect connects to an endpoint of the set; nil: none could be had.
 func (n *session) connect(set *upstream.Set) (*sock.Conn, *upstream.Endpoint) {
-	var not *upstream.Endpoint
+	refused := make([]*upstream.Endpoint, 0, maxAttempts)
 	for range maxAttempts {
-		e := n.client.Upstream.Pick(set, not)
-		if e == nil || e == not {
+		e := n.choose(set, refused)
+		if e == nil {
 			break
 		}
 		if c, err := n.client.Upstream.Dial(e, n.server.cfg.Limits.Connect); err == nil {
 			return c, e
 		}
-		not = e
+		refused = append(refused, e)
 	}
 	return nil, nil
 }

@@ -56,6 +56,7 @@ func (x *exchange) reset() {
 		x.out = make([]byte, 0, usualHead)
 	}
 	x.session = nil
+	x.req, x.resp = message.Request{Fields: x.req.Fields[:0]}, message.Response{Fields: x.resp.Fields[:0]} // views go with their buffers
 	x.last, x.unread, x.began = false, false, false
 }
 
@@ -67,6 +68,10 @@ func (x *exchange) abandon() {
 	if x.to != nil {
 		x.to.Reset()
 	}
+	if x.body.pumping {
+		x.pumped(<-x.body.done) // both connections are reset
+	}
+	x.rec.Failure = proxyBug
 	if x.endpoint != nil {
 		x.endpoint.Release()
 	}
@@ -93,6 +98,7 @@ func (x *exchange) serve() bool {
 	case x.client.requests.Load() > x.server.cfg.Limits.Requests:
 		x.answer(503, overloaded, "the client pod has too many requests under way")
 	case x.req.Method == "CONNECT" && head.Body != http1.NoBody: // it has no meaning (RFC 9110, 9.3.6), and a tunnel follows
+		x.last, x.unread = true, true
 		x.answer(400, badRequest, "a CONNECT request has a body")
 	default:
 		x.route()
@@ -107,7 +113,8 @@ func (x *exchange) serve() bool {
 func (x *exchange) start() {
 	x.client.requests.Add(1)
 	x.server.cfg.Recorder.RequestStarted(x.client.Pod)
-	x.rec = observe.Record{Client: x.client.Pod, Start: time.Now()}
+	p := x.port.current.Load()
+	x.rec = observe.Record{Client: x.client.Pod, Service: p.service, Port: p.number, Start: time.Now()}
 	x.head = http1.Head{Minor: 1}
 	x.body.reset()
 }
@@ -133,8 +140,6 @@ func (x *exchange) unreadable(err error) bool {
 	default: // the client is gone
 		x.rec.Failure = clientGone
 	}
-	p := x.port.current.Load()
-	x.rec.Service, x.rec.Port = p.service, p.number
 	x.finish()
 	x.end()
 	return false
@@ -143,8 +148,6 @@ func (x *exchange) unreadable(err error) bool {
 // refuse is serve for a request that is not even looked at.
 func (x *exchange) refuse(status int, failure, reason string) {
 	x.start()
-	p := x.port.current.Load()
-	x.rec.Service, x.rec.Port = p.service, p.number
 	x.last, x.unread = true, true
 	x.answer(status, failure, reason)
 	x.finish()
@@ -154,7 +157,6 @@ func (x *exchange) refuse(status int, failure, reason string) {
 // route takes the port's table, once, and does what its rule says.
 func (x *exchange) route() {
 	p := x.port.current.Load()
-	x.rec.Service, x.rec.Port = p.service, p.number
 	t := p.table(x.client.Pod.Namespace)
 	if t == nil { // the last route went while the connection was open: as without a mesh
 		x.forward(p.fallback)

@@ -15,5 +15,6 @@ const (
 	badResponse      = "bad_response"      // what the endpoint sent breaks HTTP's rules
 	clientGone       = "client_gone"       // the client ended before it had its answer
 	clientPodIsGone  = "client_pod_gone"   // so there is no network to connect from
+	proxyBug         = "proxy_bug"         // a panic, which the log has
 	unexpectedSwitch = "unexpected_switch" // 101 that nobody asked for
 )

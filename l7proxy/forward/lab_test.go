@@ -1,13 +1,17 @@
 package forward
 
 import (
-	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,175 +24,314 @@ import (
 	"github.com/sluice-mesh/sluice/l7proxy/upstream"
 )
 
-// lab is a Server in front of backends, in this process and over real sockets.
+// lab is a Server between clients and backends of the test, in this process and over real sockets. When the test is over
+// it checks that nothing of what was lent is missing.
 type lab struct {
 	tb       testing.TB
 	server   *Server
 	client   *Client
 	port     *Port
 	registry *upstream.Registry
+	pools    *upstream.Pools
+	metrics  *prometheus.Registry
+	recorder *observe.Recorder
+	records  records
 	addr     string // where clients connect to
+
+	sets map[model.EndpointsKey][]netip.AddrPort
+	seen []*upstream.Endpoint
+}
+
+// setup is what a lab is made of. The zero value is a lab whose port has no table.
+type setup struct {
+	table  *model.RouteTable
+	limits Limits
+	pools  upstream.Limits
+	log    io.Writer
+	port   func(*model.Port) // changes the port before it is compiled
 }
 
 var webKey = model.EndpointsKey{Namespace: "shop", Name: "web", Port: 80}
 
-// newLab serves the route table, with the given backends as the endpoints of shop/web:80.
-func newLab(tb testing.TB, table *model.RouteTable, limits Limits, backends ...string) *lab {
+// newLab serves the route table, with limits. Backends are to be added.
+func newLab(tb testing.TB, table *model.RouteTable, limits Limits) *lab {
 	tb.Helper()
-	pools := upstream.NewPools(upstream.Limits{})
-	l := &lab{tb: tb, registry: upstream.NewRegistry(pools)}
-	l.endpoints(webKey, backends...)
-	recorder := observe.New(prometheus.NewRegistry(), observe.Options{})
-	tb.Cleanup(func() { recorder.Close() })
-	l.server = NewServer(Config{Recorder: recorder, Limits: limits, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	l.client = &Client{Pod: &model.Pod{UID: "u", Namespace: "shop", Name: "client"}, Upstream: upstream.NewClient(-1, pools)}
-	tb.Cleanup(l.client.Upstream.Close)
-	s, err := Compile(l.unit(table), l.registry.Set)
-	if err != nil {
-		tb.Fatal(err)
+	return setup{table: table, limits: limits}.start(tb)
+}
+
+func (s setup) start(tb testing.TB) *lab {
+	tb.Helper()
+	checkLeaks(tb)
+	l := &lab{
+		tb: tb, pools: upstream.NewPools(s.pools), metrics: prometheus.NewRegistry(), records: make(records, 1<<10),
+		sets: map[model.EndpointsKey][]netip.AddrPort{},
 	}
-	l.port = NewPort(s, 80)
-	l.listen()
+	l.registry = upstream.NewRegistry(l.pools)
+	l.apply(webKey)
+	level := observe.All
+	if _, ok := tb.(*testing.B); ok {
+		level = observe.Off
+	}
+	l.recorder = observe.New(l.metrics, observe.Options{AccessLog: level, Output: l.records})
+	log := slog.New(slog.NewTextHandler(cmp.Or(s.log, io.Discard), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	l.server = NewServer(Config{Recorder: l.recorder, Limits: s.limits, Log: log})
+	l.client = l.newClient("shop", "client")
+	unit := unitOf(s.table)
+	if s.port != nil {
+		s.port(&unit.Ports[0])
+	}
+	l.port = NewPort(l.compile(unit), 80)
+	tb.Cleanup(l.close)
+	l.addr = l.listen(l.client)
 	return l
 }
 
-func (l *lab) unit(table *model.RouteTable) *model.Service {
-	return &model.Service{ServiceKey: model.ServiceKey{Namespace: "shop", Name: "web"}, Ports: []model.Port{{
+// newClient is a client pod.
+func (l *lab) newClient(namespace, name string) *Client {
+	return &Client{
+		Pod:      &model.Pod{UID: namespace + name, Namespace: namespace, Name: name},
+		Upstream: upstream.NewClient(-1, l.pools),
+	}
+}
+
+// unitOf is the Service shop/web, whose port 80 has the table.
+func unitOf(table *model.RouteTable) *model.Service {
+	return &model.Service{Namespace: "shop", Name: "web", Ports: []model.Port{{
 		Number: 80, Default: webKey, Producer: table,
 		Frontends: []model.Frontend{{ID: 1, Address: netip.MustParseAddr("10.96.0.10")}},
 	}}}
 }
 
-func (l *lab) endpoints(key model.EndpointsKey, backends ...string) {
-	set := model.EndpointSet{EndpointsKey: key}
-	for _, b := range backends {
-		set.Endpoints = append(set.Endpoints, model.Endpoint{Address: netip.MustParseAddrPort(b)})
+func (l *lab) compile(unit *model.Service) *Service {
+	l.tb.Helper()
+	if err := unit.Validate(); err != nil {
+		l.tb.Fatal(err)
 	}
-	l.registry.Apply([]model.EndpointSet{set}, nil)
-}
-
-// listen accepts as the worker does.
-func (l *lab) listen() {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	s, err := Compile(unit, l.registry.Set)
 	if err != nil {
 		l.tb.Fatal(err)
 	}
-	l.addr = ln.Addr().String()
-	l.tb.Cleanup(func() { ln.Close() })
+	return s
+}
+
+// apply makes the addresses the endpoints of a set.
+func (l *lab) apply(key model.EndpointsKey, addrs ...netip.AddrPort) {
+	l.sets[key] = addrs
+	set := model.EndpointSet{EndpointsKey: key}
+	for _, a := range addrs {
+		set.Endpoints = append(set.Endpoints, model.Endpoint{Address: a})
+	}
+	l.registry.Apply([]model.EndpointSet{set}, nil)
+	for _, e := range l.registry.Set(key).Endpoints() {
+		if !slices.Contains(l.seen, e) {
+			l.seen = append(l.seen, e)
+		}
+	}
+}
+
+// origin makes a backend and adds it to shop/web:80.
+func (l *lab) origin() *origin {
+	l.tb.Helper()
+	return l.originOf(webKey)
+}
+
+func (l *lab) originOf(key model.EndpointsKey) *origin {
+	l.tb.Helper()
+	b := newOrigin(l.tb)
+	l.apply(key, append(l.sets[key], b.addr)...)
+	return b
+}
+
+// listen accepts connections of a client pod, as the worker does, and returns where.
+func (l *lab) listen(client *Client) string {
+	l.tb.Helper()
+	ln := listenTCP(l.tb)
 	go func() {
 		for {
-			c, err := ln.Accept()
+			fd, err := acceptFD(ln)
 			if err != nil {
 				return
 			}
-			f, err := c.(*net.TCPConn).File()
-			c.Close()
-			if err != nil {
-				continue
+			if conn, err := sock.New(fd); err == nil {
+				go l.server.Serve(conn, client, l.port)
 			}
-			fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-			f.Close()
-			if err != nil || unix.SetNonblock(fd, true) != nil {
-				continue
-			}
-			conn, err := sock.Accepted(fd)
-			if err != nil {
-				continue
-			}
-			go l.server.Serve(conn, l.client, l.port)
 		}
 	}()
+	if client != l.client {
+		l.tb.Cleanup(client.Upstream.Close)
+	}
+	return ln.Addr().String()
+}
+
+// close waits until everything has come to an end, and checks that each thing that was counted up was counted down.
+func (l *lab) close() {
+	if !eventually(func() bool { return l.server.Open() == 0 }) {
+		l.tb.Errorf("%d connections are still served", l.server.Open())
+	}
+	if n := l.client.connections.Load(); n != 0 {
+		l.tb.Errorf("the client pod has %d connections at the end", n)
+	}
+	if n := l.client.requests.Load(); n != 0 {
+		l.tb.Errorf("the client pod has %d requests under way at the end", n)
+	}
+	for _, e := range l.seen {
+		if n := e.Outstanding(); n != 0 {
+			l.tb.Errorf("endpoint %s has %d outstanding at the end", e.Address, n)
+		}
+	}
+	for _, gauge := range []string{"sluice_active_connections", "sluice_active_requests"} {
+		if v := l.metric(gauge); v != 0 {
+			l.tb.Errorf("%s is %v at the end", gauge, v)
+		}
+	}
+	l.client.Upstream.Close()
+	if err := l.recorder.Close(); err != nil {
+		l.tb.Errorf("close the recorder: %v", err)
+	}
+}
+
+// metric is the sum of a metric's series.
+func (l *lab) metric(name string) (sum float64) {
+	l.tb.Helper()
+	families, err := l.metrics.Gather()
+	if err != nil {
+		l.tb.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return sum
 }
 
 // everything sends all requests to shop/web:80.
-func everything() *model.RouteTable {
-	return &model.RouteTable{Explicit: true, Rules: []model.Rule{{
+func everything() *model.RouteTable { return routes(ruleFor("/", to(webKey))) }
+
+// routes is the table of a route which names its port.
+func routes(rules ...model.Rule) *model.RouteTable {
+	for i := range rules {
+		rules[i].Index = i
+	}
+	return &model.RouteTable{Explicit: true, Rules: rules}
+}
+
+func ruleFor(prefix string, backends ...model.Backend) model.Rule {
+	return model.Rule{
 		Route:    model.RouteRef{Kind: "HTTPRoute", Namespace: "shop", Name: "all"},
-		Matches:  []model.Match{{Path: model.PathMatch{Type: model.PathPrefix, Value: "/"}}},
-		Backends: []model.Backend{{Weight: 1, Endpoints: webKey}},
-	}}}
+		Matches:  []model.Match{{Path: model.PathMatch{Type: model.PathPrefix, Value: prefix}}},
+		Backends: backends,
+	}
 }
 
-func (l *lab) dial() net.Conn {
+func to(key model.EndpointsKey) model.Backend { return model.Backend{Weight: 1, Endpoints: key} }
+
+// record is a line of the access log.
+type record struct {
+	Method, Authority, Path, Failure, Endpoint, Route, Rule, Backend, Service string
+
+	ClientPod     string `json:"client_pod"`
+	RequestBytes  int    `json:"request_bytes"`
+	ResponseBytes int    `json:"response_bytes"`
+
+	Status, Attempts, Port int
+}
+
+// records is the access log's output: a test takes one after the other. What nobody takes is dropped.
+type records chan record
+
+func (r records) Write(p []byte) (int, error) {
+	for line := range bytes.Lines(p) {
+		var rec record
+		if err := json.Unmarshal(line, &rec); err != nil {
+			return 0, err
+		}
+		select {
+		case r <- rec:
+		default:
+		}
+	}
+	return len(p), nil
+}
+
+// record waits for the next exchange that has ended.
+func (l *lab) record() record {
 	l.tb.Helper()
-	c, err := net.Dial("tcp", l.addr)
-	if err != nil {
-		l.tb.Fatal(err)
-	}
-	l.tb.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		l.tb.Fatal(err)
-	}
-	return c
-}
-
-func TestGetAndPostOnOneConnection(t *testing.T) {
-	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		w.Header().Set("X-Path", r.URL.Path)
-		w.Write(append([]byte("got "), body...))
-	}))
-	defer backend.Close()
-	l := newLab(t, everything(), Limits{}, backend.Listener.Addr().String())
-	c := l.dial()
-	r := bufio.NewReader(c)
-	for _, request := range []string{
-		"GET /a HTTP/1.1\r\nHost: web\r\n\r\n",
-		"POST /b HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello",
-		"POST /c HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-	} {
-		if _, err := io.WriteString(c, request); err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.ReadResponse(r, nil)
-		if err != nil {
-			t.Fatalf("%q: %v", request, err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		t.Logf("%d %q %v", resp.StatusCode, body, err)
-		if resp.StatusCode != 200 {
-			t.Errorf("%q: status %d", request, resp.StatusCode)
-		}
+	select {
+	case rec := <-l.records:
+		return rec
+	case <-time.After(patience):
+		l.tb.Fatal("no exchange was recorded")
+		return record{}
 	}
 }
 
-// BenchmarkExchange is one request and its answer over real sockets, through the Server to a backend in this process.
-func BenchmarkExchange(b *testing.B) {
-	backend, err := net.Listen("tcp", "127.0.0.1:0")
+// patience is how long a test waits for what has to come. No test relies on it to pass.
+const patience = 10 * time.Second
+
+// eventually looks until ok says yes.
+func eventually(ok func() bool) bool {
+	for until := time.Now().Add(patience); time.Now().Before(until); time.Sleep(time.Millisecond) {
+		if ok() {
+			return true
+		}
+	}
+	return ok()
+}
+
+// checkLeaks fails the test when it leaves goroutines or sockets behind. It is called before anything is made.
+func checkLeaks(tb testing.TB) {
+	goroutines, sockets := runtime.NumGoroutine(), openSockets(tb)
+	tb.Cleanup(func() {
+		if eventually(func() bool { return runtime.NumGoroutine() <= goroutines && openSockets(tb) <= sockets }) {
+			return
+		}
+		stacks := make([]byte, 1<<16)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		tb.Errorf("goroutines %d -> %d, sockets %d -> %d:\n%s", goroutines, runtime.NumGoroutine(), sockets, openSockets(tb), stacks)
+	})
+}
+
+// openSockets counts sockets only: the pipes that splicing needs are kept for the next one.
+func openSockets(tb testing.TB) (n int) {
+	const dir = "/proc/self/fd/"
+	entries, err := os.ReadDir(dir)
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	defer backend.Close()
-	go func() {
-		for {
-			c, err := backend.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				buf := make([]byte, 4096)
-				for {
-					if _, err := c.Read(buf); err != nil {
-						return
-					}
-					if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer: x\r\n\r\nok"); err != nil {
-						return
-					}
-				}
-			}()
-		}
-	}()
-	l := newLab(b, everything(), Limits{}, backend.Addr().String())
-	c := l.dial()
-	request := []byte("GET /a/b?c=d HTTP/1.1\r\nHost: web.shop\r\nUser-Agent: bench/1\r\nAccept: */*\r\nX-Canary: true\r\n\r\n")
-	answer := make([]byte, 4096)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := c.Write(request); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := c.Read(answer); err != nil {
-			b.Fatal(err)
+	for _, e := range entries {
+		if to, err := os.Readlink(dir + e.Name()); err == nil && strings.HasPrefix(to, "socket:") {
+			n++
 		}
 	}
+	return n
+}
+
+func listenTCP(tb testing.TB) *net.TCPListener {
+	tb.Helper()
+	ln, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = ln.Close() })
+	return ln
+}
+
+// acceptFD accepts as the accept loop does: what it returns is a bare descriptor.
+func acceptFD(ln *net.TCPListener) (fd int, err error) {
+	c, err := ln.AcceptTCP()
+	if err != nil {
+		return -1, err
+	}
+	defer func() { _ = c.Close() }()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	var dupErr error
+	err = raw.Control(func(accepted uintptr) { fd, dupErr = unix.FcntlInt(accepted, unix.F_DUPFD_CLOEXEC, 0) })
+	return fd, cmp.Or(err, dupErr)
 }

@@ -1,14 +1,20 @@
 package forward
 
 import (
-	"errors"
-	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sluice-mesh/sluice/l7proxy/sock"
 	"github.com/sluice-mesh/sluice/l7proxy/upstream"
+)
+
+// Why a connection is relayed, and not served as HTTP: values of a label.
+const (
+	noRoute     = "no_route"     // no route binds to the port for this client
+	byName      = "by_name"      // appProtocol or the port's name say that it is no HTTP
+	tls         = "tls"          // the client speaks TLS
+	http2       = "http2"        // ... HTTP/2 with prior knowledge
+	otherBytes  = "other"        // ... something else
+	serverFirst = "server_first" // the server spoke first, or does so on this port
 )
 
 // relayTo passes the connection on to an endpoint of the set, byte by byte. Where there is none, the client is reset,
@@ -26,6 +32,8 @@ func (n *session) relayTo(set *upstream.Set) {
 
 // passOn relays, what has been read of the client first.
 func (n *session) passOn(to *sock.Conn) {
+	p := n.port.current.Load()
+	n.server.cfg.Recorder.Relayed(p.service, p.number, n.relayed)
 	if early := n.in.Buffered(); len(early) > 0 {
 		if _, err := to.Write(early); err != nil {
 			to.Reset()
@@ -52,12 +60,8 @@ func (s *Server) relay(a, b *sock.Conn) (there, back int64) {
 // oneWay passes on what comes from src until its half ends.
 func (s *Server) oneWay(dst, src *sock.Conn) int64 {
 	n, err := s.pipes.Splice(dst, src)
-	switch {
-	case err == nil:
-		if dst.CloseWrite() == nil {
-			return n
-		}
-	case errors.Is(err, os.ErrClosed), sock.IsReset(err), errors.Is(err, unix.ETIMEDOUT):
+	if err == nil && dst.CloseWrite() == nil {
+		return n
 	}
 	// One of the two is broken: neither may believe that it has seen all.
 	src.Reset()

@@ -15,6 +15,9 @@ func (x *exchange) answerHead() error {
 		if x.resp.Status >= 200 || x.resp.Status == 101 {
 			return nil
 		}
+		if x.resp.Status == 100 {
+			x.head.Continue = false // said
+		}
 		if x.head.Minor > 0 { // HTTP/1.0 knows none
 			x.out = http1.AppendResponse(x.out[:0], &x.resp, &x.respHead, http1.ResponseTo{Minor: 1})
 			if !x.write(nil) {
@@ -34,13 +37,18 @@ func (x *exchange) pass() {
 		x.tunnel()
 		return
 	}
+	x.joinPump()
 	chunked := x.respHead.Body == http1.Chunked
 	if x.respHead.Body == http1.UntilClose || chunked && x.head.Minor == 0 {
 		x.last = true // the end of the connection is the end of the body
 	}
+	if x.body.pumping && x.head.Continue {
+		x.respHead.Close = true // nobody can tell whether a client that was not told to go on sends its body (RFC 9110, 10.1.1)
+	}
 	if x.body.pumping && x.respHead.Close {
 		x.last = true // the endpoint does not wait for the rest of the request
 	}
+	x.last = x.last || x.server.draining.Load()
 	x.out = http1.AppendResponse(x.out[:0], &x.resp, &x.respHead, http1.ResponseTo{
 		Minor: x.head.Minor, Close: x.last, KeepAlive: x.head.Minor == 0 && !x.last,
 	})
@@ -69,8 +77,9 @@ func (x *exchange) settle(ok bool) {
 	}
 	if x.body.pumping {
 		if x.respHead.Close {
+			failure := x.rec.Failure
 			x.stopPump()
-			x.rec.Failure = ""
+			x.rec.Failure = failure // the client has an answer
 		} else {
 			x.body.pumping = false
 			x.pumped(<-x.body.done)
@@ -168,6 +177,7 @@ func (x *exchange) passChunks() bool {
 		x.out, last, err = recode(&chunks, &x.up, x.out, x.head.Minor > 0, &x.rec.ResponseBytes)
 		if err != nil {
 			if !x.began {
+				x.respHead.Close = true
 				x.answer(502, badResponse, "the endpoint's answer is malformed")
 				return true
 			}
@@ -195,6 +205,7 @@ func (x *exchange) passChunks() bool {
 func (x *exchange) tunnel() {
 	x.last = true
 	if x.resp.Status == 101 && (x.head.Upgrade == "" || x.respHead.Upgrade == "") {
+		x.stopPump()
 		x.answer(502, unexpectedSwitch, "the endpoint switched protocols unasked")
 		return
 	}

@@ -18,6 +18,7 @@ type session struct {
 	state  atomic.Int32
 
 	exchange *exchange // that is under way
+	relayed  string    // why the connection is relayed, if it is
 
 	next, before *session // of the server's
 }
@@ -36,6 +37,7 @@ func (n *session) serve() {
 		n.overloaded()
 		return
 	}
+	n.relayed = otherBytes
 	switch n.detect(p, p.table(n.client.Pod.Namespace)) {
 	case speaksHTTP:
 		n.serveHTTP()
@@ -47,11 +49,16 @@ func (n *session) serve() {
 
 // overloaded answers the first request with 503.
 func (n *session) overloaded() {
-	if n.in.Await() == nil {
-		x := n.take()
-		x.refuse(503, overloaded, "the client pod has too many connections open")
-		n.give(x)
+	if n.await() {
+		n.refuse(503, overloaded, "the client pod has too many connections open")
 	}
+}
+
+// refuse answers a request that is not even looked at.
+func (n *session) refuse(status int, failure, reason string) {
+	x := n.take()
+	x.refuse(status, failure, reason)
+	n.give(x)
 }
 
 func (n *session) serveHTTP() {
@@ -93,12 +100,13 @@ func (n *session) await() bool {
 	if n.state.CompareAndSwap(idle, busy) {
 		return err == nil
 	}
-	if err != nil {
-		return false
-	}
-	// The server wanted to close the connection just when a request came. It is served.
+	// The server closes the connection. A request that has come by now is served, whether or not it woke us.
 	n.server.mu.Lock()
-	defer n.server.mu.Unlock()
 	n.state.Store(busy)
-	return n.conn.SetReadDeadline(time.Time{}) == nil
+	open := n.conn.SetReadDeadline(time.Time{}) == nil
+	n.server.mu.Unlock()
+	if isTimeout(err) && open && n.conn.Stale() {
+		err = n.in.Await()
+	}
+	return open && err == nil
 }
