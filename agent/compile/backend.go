@@ -21,28 +21,36 @@ func (f refFault) String() string { return f.at + ": " + f.message }
 // resolve completes a rule for a parent in a namespace: its backends, and all of its references that lead nowhere
 // (S-22), whether the rule is in force or not.
 func (ix *index) resolve(r *route, rule *rule, parentNamespace string) (model.Rule, []refFault) {
-	faults := append([]refFault(nil), rule.unresolved...)
-	for i := range rule.object.Filters {
-		for _, ref := range filterRefs(&rule.object.Filters[i]) {
-			if _, f := ix.backend(r.ref.Namespace, parentNamespace, ref); f != nil {
-				f.at = fmt.Sprintf("%s.filters[%d]", rule.label, i)
-				faults = append(faults, *f)
-			}
-		}
-	}
+	faults := ix.filterFaults(rule.label, r.ref.Namespace, parentNamespace, rule.object.Filters)
 	compiled := rule.compiled
 	for i := range rule.object.BackendRefs {
-		ref := &rule.object.BackendRefs[i]
-		b, f := ix.weighted(r.ref.Namespace, parentNamespace, ref)
-		if f != nil {
-			f.at = fmt.Sprintf("%s.backendRefs[%d]", rule.label, i)
-			faults = append(faults, *f)
-		}
+		at := fmt.Sprintf("%s.backendRefs[%d]", rule.label, i)
+		b, found := ix.weighted(at, r.ref.Namespace, parentNamespace, &rule.object.BackendRefs[i])
+		faults = append(faults, found...)
 		if compiled.Fail == nil {
 			compiled.Backends = append(compiled.Backends, b)
 		}
 	}
 	return compiled, faults
+}
+
+// filterFaults are the references of filters that lead nowhere: to extensions, and to Services.
+func (ix *index) filterFaults(at, from, parent string, filters []gatewayv1.HTTPRouteFilter) []refFault {
+	var faults []refFault
+	for i := range filters {
+		f := &filters[i]
+		place := fmt.Sprintf("%s.filters[%d]", at, i)
+		if f.Type == gatewayv1.HTTPRouteFilterExtensionRef {
+			faults = append(faults, extensionFault(place, f))
+		}
+		for _, ref := range filterRefs(f) {
+			if _, fault := ix.backend(from, parent, ref); fault != nil {
+				fault.at = place
+				faults = append(faults, *fault)
+			}
+		}
+	}
+	return faults
 }
 
 // filterRefs are the Services that a filter sends requests to.
@@ -65,22 +73,22 @@ func extensionFault(at string, f *gatewayv1.HTTPRouteFilter) refFault {
 	return refFault{at, gatewayv1.RouteReasonInvalidKind, "ExtensionRef to " + named + ": Sluice has no extensions"}
 }
 
-// weighted is one choice of a rule. One that cannot be used keeps its weight (B-2).
-func (ix *index) weighted(from, parent string, ref *gatewayv1.HTTPBackendRef) (model.Backend, *refFault) {
+// weighted is one choice of a rule, and what of it leads nowhere. One that cannot be used keeps its weight (B-2).
+func (ix *index) weighted(at, from, parent string, ref *gatewayv1.HTTPBackendRef) (model.Backend, []refFault) {
 	b := model.Backend{Weight: 1}
 	if ref.Weight != nil {
-		b.Weight = uint32(max(0, *ref.Weight))
+		b.Weight = uint32(min(max(0, *ref.Weight), model.MaxWeight))
 	}
+	var faults []refFault
 	key, fault := ix.backend(from, parent, &ref.BackendObjectReference)
-	for i := range ref.Filters {
-		if f := &ref.Filters[i]; f.Type == gatewayv1.HTTPRouteFilterExtensionRef && fault == nil {
-			e := extensionFault("", f)
-			fault = &e
-		}
-	}
 	if fault != nil {
-		b.Invalid = fault.message
-		return b, fault
+		fault.at = at
+		faults = append(faults, *fault)
+	}
+	faults = append(faults, ix.filterFaults(at, from, parent, ref.Filters)...)
+	if len(faults) > 0 {
+		b.Invalid = faults[0].message
+		return b, faults
 	}
 	b.Endpoints = key
 	for i := range ref.Filters {

@@ -17,7 +17,7 @@ import (
 
 // Options are what the result depends on besides the objects.
 type Options struct {
-	Node, Zone string // where we run; an empty Node takes every endpoint for near
+	Node string // where we run; an empty one takes every endpoint for near
 	// ReferenceGrants: a backend in another namespace than the route's and the parent Service's needs one.
 	ReferenceGrants bool
 	ControllerName  string // what statuses are signed with
@@ -64,6 +64,7 @@ func Compile(in *objects.Set, opts Options) *Result {
 	for _, k := range slices.SortedFunc(maps.Keys(needed), model.EndpointsKey.Compare) {
 		res.Endpoints = append(res.Endpoints, ix.endpoints(k))
 	}
+	res.Warnings = append(res.Warnings, ix.lost(res.Endpoints)...)
 	return res
 }
 

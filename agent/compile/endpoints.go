@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -56,6 +57,20 @@ func (ix *index) endpoints(key model.EndpointsKey) model.EndpointSet {
 	return set
 }
 
+// lost tells what Services lose by being routed.
+func (ix *index) lost(sets []model.EndpointSet) []string {
+	var found []string
+	for i := range sets {
+		key := model.ServiceKey{Namespace: sets[i].Namespace, Name: sets[i].Name}
+		s := ix.services[key]
+		if s == nil || s.Spec.SessionAffinity != corev1.ServiceAffinityClientIP || i > 0 && sets[i-1].Namespace == key.Namespace && sets[i-1].Name == key.Name {
+			continue
+		}
+		found = append(found, fmt.Sprintf("Service %s: sessionAffinity ClientIP is not kept for routed traffic yet", key))
+	}
+	return found
+}
+
 // targetPort is the number that a slice has for a Service port; 0: none. A named target port may have another number
 // in each slice, and slices may lack it.
 func targetPort(s *discoveryv1.EndpointSlice, name string) uint16 {
@@ -81,13 +96,14 @@ func conditions(e *discoveryv1.Endpoint) (ready, serving, terminating bool) {
 	return ready, serving, e.Conditions.Terminating != nil && *e.Conditions.Terminating
 }
 
-// endpoint takes the first address: the API gives others no meaning.
+// endpoint takes the first address: the API gives others no meaning. One that nobody can connect to is left out, or the
+// proxy would refuse the whole set for it.
 func endpoint(e *discoveryv1.Endpoint, port uint16) (model.Endpoint, bool) {
 	if len(e.Addresses) == 0 {
 		return model.Endpoint{}, false
 	}
-	a, err := netip.ParseAddr(e.Addresses[0])
-	if err != nil {
+	a, ok := parseAddress(e.Addresses[0])
+	if !ok {
 		return model.Endpoint{}, false
 	}
 	m := model.Endpoint{Address: netip.AddrPortFrom(a, port)}

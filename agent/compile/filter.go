@@ -66,15 +66,17 @@ func checkHeaderName(name, does string) error {
 			return fmt.Errorf("header %q can be set, but %s is not possible: a request has exactly one", name, does)
 		}
 	}
-	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return !isTokenChar(r) }) { // refuses ":authority" too
+	if !isToken(name) { // refuses ":authority" too
 		return fmt.Errorf("%q is no header name", name)
 	}
 	return nil
 }
 
-// isTokenChar is tchar of RFC 9110, 5.6.2.
-func isTokenChar(r rune) bool {
-	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r < 0x80 && strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+// isToken: RFC 9110, 5.6.2. The API has names of query parameters of this form too.
+func isToken(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r < 0x80 && strings.ContainsRune("!#$%&'*+-.^_`|~", r))
+	})
 }
 
 // checkHeaderValue: the API does not restrict values, but a line break in one would write another header (RFC 9110, 5.5).

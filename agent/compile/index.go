@@ -41,6 +41,9 @@ func newIndex(in *objects.Set, opts Options) *index {
 		key := model.ServiceKey{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
 		ix.slices[key] = append(ix.slices[key], s)
 	}
+	for _, list := range ix.slices { // where two have an endpoint, which one counts must not depend on the order of the Set
+		slices.SortFunc(list, func(a, b *discoveryv1.EndpointSlice) int { return cmp.Compare(a.Name, b.Name) })
+	}
 	for _, g := range in.ReferenceGrants {
 		ix.grants[g.Namespace] = append(ix.grants[g.Namespace], g)
 	}
@@ -68,11 +71,18 @@ func clusterIPs(s *corev1.Service) []netip.Addr {
 	}
 	var found []netip.Addr
 	for _, ip := range ips {
-		if a, err := netip.ParseAddr(ip); err == nil { // not so where it is "None" or not given yet
+		if a, ok := parseAddress(ip); ok { // not so where it is "None" or not given yet
 			found = append(found, a)
 		}
 	}
 	return found
+}
+
+// parseAddress reads an address that can be connected to. An API server takes IPv4 addresses that are written as IPv6.
+func parseAddress(s string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(s)
+	a = a.Unmap()
+	return a, err == nil && a.Zone() == "" && !a.IsUnspecified() && !a.IsMulticast()
 }
 
 // addRoutes attaches the routes, the one that wins against equals first: the oldest, then by "namespace/name".

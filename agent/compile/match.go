@@ -1,8 +1,10 @@
 package compile
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 
@@ -38,20 +40,27 @@ func compileMatch(in *gatewayv1.HTTPRouteMatch) (m model.Match, err error) {
 		}
 	}
 	for i, h := range in.Headers {
-		// Header names are case-insensitive; of several entries for one name the first counts (M-15).
-		v, err := compileValue(strings.ToLower(string(h.Name)), h.Value, (*string)(h.Type))
+		// Header names are case-insensitive; of several entries for one name the first counts, whatever the others say (M-15).
+		name := strings.ToLower(string(h.Name))
+		if named(m.Headers, name) {
+			continue
+		}
+		v, err := compileValue(name, h.Value, (*string)(h.Type))
 		if err != nil {
 			return m, fmt.Errorf("headers[%d]: %w", i, err)
 		}
-		m.Headers = appendFirst(m.Headers, v)
+		m.Headers = append(m.Headers, v)
 	}
 	for i, q := range in.QueryParams {
 		// Parameter names are case-sensitive; here too the first counts (M-18).
+		if named(m.Query, string(q.Name)) {
+			continue
+		}
 		v, err := compileValue(string(q.Name), q.Value, (*string)(q.Type))
 		if err != nil {
 			return m, fmt.Errorf("queryParams[%d]: %w", i, err)
 		}
-		m.Query = appendFirst(m.Query, v)
+		m.Query = append(m.Query, v)
 	}
 	return m, nil
 }
@@ -72,48 +81,51 @@ func compilePath(in *gatewayv1.HTTPPathMatch) (model.PathMatch, error) {
 	if in.Value != nil {
 		p.Value = *in.Value
 	}
-	if in.Type == nil {
+	if in.Type != nil {
+		p.Type = model.MatchType(*in.Type)
+	}
+	switch p.Type {
+	case model.PathPrefix, model.Exact:
+		if !strings.HasPrefix(p.Value, "/") { // M-14
+			return p, fmt.Errorf("%q does not begin with \"/\"", p.Value)
+		}
 		return p, nil
-	}
-	switch *in.Type {
-	case gatewayv1.PathMatchPathPrefix:
-	case gatewayv1.PathMatchExact:
-		p.Type = model.Exact
-	case gatewayv1.PathMatchRegularExpression:
-		p.Type = model.RegularExpression
+	case model.RegularExpression:
 		return p, checkExpression(p.Value)
-	default:
-		return p, fmt.Errorf("match type %q is not known", *in.Type)
 	}
-	return p, nil
+	return p, fmt.Errorf("match type %q is not known", p.Type)
 }
 
 func compileValue(name, value string, matchType *string) (model.ValueMatch, error) {
 	v := model.ValueMatch{Name: name, Type: model.Exact, Value: value}
-	if matchType == nil {
-		return v, nil
+	if !isToken(name) {
+		return v, fmt.Errorf("%q is no name", name)
 	}
-	switch model.MatchType(*matchType) {
+	if matchType != nil {
+		v.Type = model.MatchType(*matchType)
+	}
+	switch v.Type {
 	case model.Exact:
+		return v, nil
 	case model.RegularExpression:
-		v.Type = model.RegularExpression
 		return v, checkExpression(value)
-	default:
-		return v, fmt.Errorf("match type %q is not known", *matchType)
 	}
-	return v, nil
+	return v, fmt.Errorf("match type %q is not known", v.Type)
 }
 
-// checkExpression: expressions are RE2, matched against the whole value (M-13). The proxy anchors them, which turns no
-// good one into a bad one.
+// checkExpression: expressions are RE2, matched against the whole value (M-13). The proxy anchors their normal form,
+// which one that is nested as deep as can be does not survive: the proxy would refuse the whole Service for it.
 func checkExpression(value string) error {
-	_, err := regexp.Compile(value)
-	return err
+	parsed, err := syntax.Parse(value, syntax.Perl)
+	if err != nil {
+		return err
+	}
+	if _, err := regexp.Compile(`\A(?:` + parsed.String() + `)\z`); err != nil {
+		return errors.New("the expression is too large or too deep to be anchored")
+	}
+	return nil
 }
 
-func appendFirst(list []model.ValueMatch, v model.ValueMatch) []model.ValueMatch {
-	if slices.ContainsFunc(list, func(o model.ValueMatch) bool { return o.Name == v.Name }) {
-		return list
-	}
-	return append(list, v)
+func named(list []model.ValueMatch, name string) bool {
+	return slices.ContainsFunc(list, func(v model.ValueMatch) bool { return v.Name == name })
 }

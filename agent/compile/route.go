@@ -2,12 +2,14 @@ package compile
 
 import (
 	"fmt"
-	"net/http"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
+
+// failureStatus answers what a rule cannot do (F-5).
+const failureStatus = 500
 
 // route is an HTTPRoute, with what of it does not depend on the parent.
 type route struct {
@@ -48,7 +50,6 @@ func newRule(ref model.RouteRef, index int, object *gatewayv1.HTTPRouteRule) *ru
 	var err error
 	if r.compiled.Matches, err = compileMatches(object.Matches); err != nil {
 		r.dropped = err.Error()
-		return r
 	}
 	r.fail(unsupportedSetting(object))
 	for i := range object.Filters {
@@ -95,9 +96,9 @@ func (r *rule) fail(err error) {
 func (r *rule) failure() *model.Failure {
 	switch {
 	case r.failed != "":
-		return &model.Failure{Status: http.StatusInternalServerError, Reason: r.failed}
+		return &model.Failure{Status: failureStatus, Reason: r.failed}
 	case len(r.unresolved) > 0:
-		return &model.Failure{Status: http.StatusInternalServerError, Reason: r.unresolved[0].String()}
+		return &model.Failure{Status: failureStatus, Reason: r.unresolved[0].String()}
 	}
 	return nil
 }
