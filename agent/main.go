@@ -117,7 +117,7 @@ func (s *settings) agent(ctx context.Context, dp *datapath.Datapath, folder *kub
 
 func (s *settings) compiler() func(*objects.Set) *compile.Result {
 	options := compile.Options{
-		Node: s.node, Zone: s.zone, ReferenceGrants: s.referenceGrants, ControllerName: controllerName,
+		Node: s.node, ReferenceGrants: s.referenceGrants, ControllerName: controllerName,
 	}
 	return func(set *objects.Set) *compile.Result { return compile.Compile(set, options) }
 }
@@ -180,7 +180,9 @@ func bypass(ctx context.Context, s settings, log *slog.Logger) error {
 		return err
 	}
 	log.Info("no agent answers at the admin address; the switch is turned in the kernel", "admin", s.admin)
-	dp, err := datapath.Open(s.datapath(log))
+	where := s.datapath(log)
+	where.Cgroup = "" // nothing is to be attached
+	dp, err := datapath.Open(where)
 	if err != nil {
 		return err
 	}

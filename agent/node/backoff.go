@@ -32,8 +32,10 @@ func (b *backoff) end(now time.Time) (time.Time, bool) {
 		b.delay = 0
 		return time.Time{}, false
 	}
-	b.delay = min(max(2*b.delay, backoffFirst), backoffAtMost)
-	b.at = now.Add(b.delay)
+	if b.due(now) { // an attempt that came early, because of something else, does not make the next one late
+		b.delay = min(max(2*b.delay, backoffFirst), backoffAtMost)
+		b.at = now.Add(b.delay)
+	}
 	return b.at, true
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"iter"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -129,6 +130,36 @@ func numbered(s *model.Service, ids map[netip.AddrPort]uint32) *model.Service {
 		}
 	}
 	return &c
+}
+
+// needs adds the endpoints that the units name.
+func needs(units map[model.ServiceKey]*model.Service, into map[model.EndpointsKey]bool) {
+	for _, s := range units {
+		for i := range s.Ports {
+			p := &s.Ports[i]
+			into[p.Default] = true
+			for _, t := range append(slices.Collect(maps.Values(p.Consumers)), p.Producer) {
+				if t == nil {
+					continue
+				}
+				for j := range t.Rules {
+					for _, b := range t.Rules[j].Backends {
+						into[b.Endpoints] = true
+					}
+				}
+			}
+		}
+	}
+}
+
+// carriesAny tells whether the unit has one of the frontends.
+func carriesAny(s *model.Service, of map[netip.AddrPort]bool) bool {
+	for a := range addresses(s) {
+		if of[a] {
+			return true
+		}
+	}
+	return false
 }
 
 // carries tells whether the unit has the frontend under that id.

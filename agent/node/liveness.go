@@ -28,12 +28,20 @@ func (s State) String() string {
 // patience is how long connections queue for a successor of a proxy that is gone.
 const patience = 500 * time.Millisecond
 
+// A proxy that beats accepts for sure, with what an earlier agent gave it; it beats every 100 ms. An agent that was
+// started anew waits longer for such a one to find its way back than for one that is not there.
+const (
+	beatingFor    = 250 * time.Millisecond
+	startPatience = 2 * time.Second
+)
+
 // liveness decides whether the node has a proxy that serves. It is plain data with a clock handed in.
 type liveness struct {
 	limit time.Duration // the oldest heartbeat that counts
 	state State
 	since time.Time // when no proxy served for the first time; in Waiting
 	why   string    // of the last change
+	acked bool      // a proxy acked since the agent started
 }
 
 func newLiveness(limit time.Duration, now time.Time) liveness {
@@ -43,6 +51,7 @@ func newLiveness(limit time.Duration, now time.Time) liveness {
 // observe takes what is known now: whether a proxy acked the full state and is still there, and the age of the
 // heartbeat. Age is signed: a beat on another CPU may be a little ahead. It tells whether the state changed.
 func (l *liveness) observe(now time.Time, acked bool, age time.Duration) bool {
+	l.acked = l.acked || acked
 	switch before := l.state; {
 	case acked && age > l.limit:
 		// The proxy is there and makes no progress.
@@ -59,9 +68,15 @@ func (l *liveness) observe(now time.Time, acked bool, age time.Duration) bool {
 		l.set(Waiting, "the proxy is gone")
 		l.since = now
 		return true
-	case before == Waiting && now.Sub(l.since) >= patience:
-		l.set(Down, "no proxy for "+patience.String())
-		return true
+	case before == Waiting:
+		limit := patience
+		if !l.acked && age < beatingFor {
+			limit = startPatience
+		}
+		if now.Sub(l.since) >= limit {
+			l.set(Down, "no proxy for "+limit.String())
+			return true
+		}
 	}
 	return false
 }

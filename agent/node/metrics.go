@@ -90,7 +90,8 @@ func (c *counters) Collect(ch chan<- prometheus.Metric) {
 	var values map[string]uint64
 	var err error
 	if callErr := c.node.call(ctx, func() { values, err = c.node.kernel.Counters() }); callErr != nil {
-		err = callErr
+		ch <- prometheus.NewInvalidMetric(c.desc, callErr) // the others may be written to later
+		return
 	}
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(c.desc, err)

@@ -57,6 +57,9 @@ type Kernel interface {
 	Check() error
 }
 
+// exempting is a Kernel that tells what SetProxyCgroups set last, also for a predecessor.
+type exempting interface{ ProxyCgroups() [2]uint64 }
+
 // Proxies is what the node needs of the push server.
 type Proxies interface {
 	Set(*push.State)
@@ -122,6 +125,7 @@ type loop struct {
 	exempt    exempt
 	sent      *push.State // what was set last
 	resend    bool        // it is to be derived anew
+	spare     bool        // it has endpoints that are not desired any more
 	resetting time.Time   // connections that are queued are reset until then
 
 	checkErr error // of the programs
@@ -213,10 +217,11 @@ func (d *dueTimer) arm() {
 // takeOver reads what a predecessor left in the kernel.
 func (n *Node) takeOver(now time.Time) {
 	n.live = newLiveness(n.cfg.HeartbeatLimit, now)
-	n.dirty = n.dirty || n.input.set != nil
-	if cookies, err := n.kernel.Pods(); n.did("list the pods", err) {
-		n.podTable.inherit(cookies)
+	if k, ok := n.kernel.(exempting); ok { // proxies that have not come back yet run on
+		ids := k.ProxyCgroups()
+		n.exempt = exempt{ids: ids, done: ids != [2]uint64{}}
 	}
+	n.readPods()
 	n.readFrontends()
 }
 
@@ -273,9 +278,9 @@ func (n *Node) pass(now time.Time) {
 	n.unsteer(now, proxies) // listeners out ...
 	n.writeFrontends(proxies)
 	n.addPods(now)
-	n.publish()
+	n.publish(proxies)
 	n.admit(proxies)
-	n.steer(proxies) // ... and in
+	n.steer(now, proxies) // ... and in
 	n.endPods(now, proxies)
 	n.release(now, proxies)
 	n.report(proxies)

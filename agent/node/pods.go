@@ -14,12 +14,15 @@ import (
 
 // podTable is what is known of pods on their way in and out.
 type podTable struct {
-	pods map[*enroll.Pod]*pod
+	known bool // the kernel has told which it has
+	pods  map[*enroll.Pod]*pod
 	// inherited are the namespaces that the kernel knows and no pod has claimed: of pods that ended while no agent ran.
 	// The value tells whether a listener may still be steered to.
 	inherited map[uint64]bool
 	settled   bool // every pod that is desired was tried: what has not been claimed by now will not be
 	failed    []enroll.Failure
+	// strangers is until when listeners that a predecessor made are steered to; zero: no proxy has served yet.
+	strangers time.Time
 }
 
 // pod is one that is enrolled.
@@ -29,7 +32,9 @@ type pod struct {
 	err     error     // why the kernel does not
 	retry   backoff
 	steered bool // the kernel may steer to a listener of the pod, ours or a predecessor's
-	inForce bool // it steers to ours
+	ours    bool // and it may be one of ours
+	strange bool // and it may be a predecessor's
+	inForce bool // it steers to all of ours
 	ending  string
 	endedAt time.Time
 }
@@ -38,9 +43,15 @@ func newPodTable() podTable {
 	return podTable{pods: map[*enroll.Pod]*pod{}, inherited: map[uint64]bool{}}
 }
 
-func (t *podTable) inherit(cookies []uint64) {
+// readPods learns which pods a predecessor left in the kernel.
+func (n *Node) readPods() {
+	cookies, err := n.kernel.Pods()
+	if !n.did("list the pods", err) {
+		return
+	}
+	n.podTable.known = true
 	for _, c := range cookies {
-		t.inherited[c] = true
+		n.podTable.inherited[c] = true
 	}
 }
 
@@ -51,14 +62,25 @@ func (t *podTable) steered() bool {
 			return true
 		}
 	}
-	return slices.Contains(slices.Collect(maps.Values(t.inherited)), true)
+	return !t.known || slices.Contains(slices.Collect(maps.Values(t.inherited)), true)
 }
 
-// told returns the pods that proxies should have.
+// strange tells whether the kernel may steer a connection to a listener that a predecessor made. A proxy may accept there
+// that has not registered with us yet, so nobody knows what it has in force.
+func (t *podTable) strange() bool {
+	for _, p := range t.pods {
+		if p.strange {
+			return true
+		}
+	}
+	return !t.known || slices.Contains(slices.Collect(maps.Values(t.inherited)), true)
+}
+
+// told returns the pods that proxies should have: also one that is ending, for as long as it is steered to.
 func (t *podTable) told() map[string]*push.Pod {
 	pods := map[string]*push.Pod{}
 	for _, p := range t.pods {
-		if p.told != nil && p.ending == "" {
+		if p.told != nil && (p.ending == "" || p.steered) {
 			pods[p.UID] = p.told
 		}
 	}
@@ -75,9 +97,14 @@ func (t *podTable) sorted() []*pod {
 	})
 }
 
-// trackPods learns which pods there are.
+// trackPods learns which pods there are. Before it is known which ones the kernel has, nothing is done about any.
 func (n *Node) trackPods(now time.Time) {
 	t := &n.podTable
+	if !t.known {
+		if n.readPods(); !t.known {
+			return
+		}
+	}
 	view := n.pods.View()
 	t.settled, t.failed = view.Settled && n.desired != nil, view.Failed
 	held := map[*enroll.Pod]bool{}
@@ -87,6 +114,7 @@ func (n *Node) trackPods(now time.Time) {
 		if p == nil {
 			p = &pod{Pod: h.Pod}
 			p.steered = t.inherited[p.Cookie]
+			p.strange = p.steered
 			delete(t.inherited, p.Cookie)
 			t.pods[h.Pod] = p
 		}
@@ -136,17 +164,42 @@ func (n *Node) addPods(now time.Time) {
 // unsteer takes out the listeners that nobody accepts on, or soon will not.
 func (n *Node) unsteer(now time.Time, proxies []push.Proxy) {
 	all := n.live.state == Down || n.stepDown(now, proxies)
+	late := n.strangersLeave(now)
+	stay := staying(now, proxies)
 	for _, p := range n.podTable.sorted() {
-		if p.steered && (all || p.ending != "" || n.live.state == Up && p.inForce && !accepted(p, proxies)) {
-			p.inForce = false
-			p.steered = !n.clear(p.Cookie, now)
+		lost := n.live.state == Up && p.ours && !accepted(p, stay)
+		if !p.steered || !(all || p.ending != "" || lost || late && p.strange) {
+			continue
+		}
+		p.inForce = false
+		if n.clear(p.Cookie, now) {
+			p.steered, p.ours, p.strange = false, false, false
+			n.resend = n.resend || p.ending != ""
 		}
 	}
 	for cookie, steered := range n.podTable.inherited {
-		if steered && (all || n.podTable.settled) {
+		if steered && (all || late || n.podTable.settled) {
 			n.podTable.inherited[cookie] = !n.clear(cookie, now)
 		}
 	}
+}
+
+// strangersLeave tells whether it is time to take out what is left of a predecessor's listeners. Ours replace them as
+// soon as a proxy has acked the pods; where it cannot take one, the others must not wait for it: while a stranger may
+// accept, no frontend is added.
+func (n *Node) strangersLeave(now time.Time) bool {
+	t := &n.podTable
+	if n.live.state != Up || !t.strange() {
+		return false
+	}
+	if t.strangers.IsZero() {
+		t.strangers = now.Add(nextPatience)
+	}
+	if now.Before(t.strangers) {
+		n.wake(t.strangers)
+		return false
+	}
+	return true
 }
 
 // clear takes the listeners of a pod out of the kernel. What is queued on them by then is reset while the proxy is
@@ -200,17 +253,18 @@ func serving(proxies []push.Proxy) *push.Proxy {
 
 // steer puts in the listeners of the pods that the active proxy acked, if it has everything in force that may be
 // steered to it. Connections of these pods that went direct in the meantime are closed in the background.
-func (n *Node) steer(proxies []push.Proxy) {
+func (n *Node) steer(now time.Time, proxies []push.Proxy) {
 	active := serving(proxies)
 	if n.live.state != Up || active == nil || !n.exempt.done ||
 		slices.ContainsFunc(proxies, func(p push.Proxy) bool { return p.Accepts() && !covers(p, n.frontends.may) }) {
 		return
 	}
+	strange := n.podTable.strange()
 	for _, p := range n.podTable.sorted() {
 		if p.inForce || p.told == nil || p.ending != "" || active.Pods[p.UID] != p.told {
 			continue
 		}
-		p.steered = true
+		p.steered, p.ours = true, true
 		err := p.Use(func(_ int, listeners []enroll.Listener) error {
 			for _, l := range listeners {
 				if err := n.kernel.SetListener(p.Cookie, l.Family, l.FD); err != nil {
@@ -220,8 +274,12 @@ func (n *Node) steer(proxies []push.Proxy) {
 			return nil
 		})
 		if p.inForce = n.did("put in a listener", err); p.inForce {
+			p.strange = false
 			n.bypassed.add(p.Pod)
 		}
+	}
+	if strange && !n.podTable.strange() {
+		n.wake(now) // frontends wait for that
 	}
 }
 
@@ -244,6 +302,7 @@ func (n *Node) endPods(now time.Time, proxies []push.Proxy) {
 			n.log.Warn("a pod was not left as it was", "error", err)
 		}
 		delete(n.podTable.pods, p.Pod)
+		n.resend = true
 	}
 	for cookie, steered := range n.podTable.inherited {
 		if n.podTable.settled && !steered && n.did("remove a pod", n.kernel.RemovePod(cookie)) {
@@ -262,6 +321,9 @@ func (n *Node) TearDown() error {
 			n.kernel.ClearListener(p.Cookie, model.IPv6),
 			n.kernel.RemovePod(p.Cookie),
 			n.pods.Release(p.Pod))
+	}
+	for cookie := range n.podTable.inherited {
+		err = errors.Join(err, n.kernel.RemovePod(cookie))
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -53,21 +54,43 @@ func (n *Node) admit(proxies []push.Proxy) {
 	}
 }
 
-// release answers proxies that drain: at once when another one serves, else when nothing is steered any more.
+// release answers proxies that drain: at once when another one serves everything that is steered, else when nothing is
+// steered any more.
 func (n *Node) release(now time.Time, proxies []push.Proxy) {
 	for _, p := range proxies {
 		if !p.Draining || p.Released {
 			continue
 		}
-		if until, expected := successor(p, proxies); serving(proxies) == nil && expected && now.Before(until) {
-			n.wake(until)
-			continue
-		}
-		if serving(proxies) != nil || !n.podTable.steered() {
+		if !n.podTable.steered() || serving(proxies) != nil && n.handedOver(proxies) {
 			n.log.Info("proxy is released", "proxy", p.ID)
 			n.proxies.Release(p.ID)
+		} else if until, _ := successor(p, proxies); now.Before(until) {
+			n.wake(until)
 		}
 	}
+}
+
+// handedOver tells whether every pod that is steered to has been acked by a proxy that stays.
+func (n *Node) handedOver(proxies []push.Proxy) bool {
+	stay := slices.DeleteFunc(slices.Clone(proxies), func(p push.Proxy) bool { return p.Draining })
+	for _, p := range n.podTable.pods {
+		if p.steered && !accepted(p, stay) {
+			return false
+		}
+	}
+	return !slices.Contains(slices.Collect(maps.Values(n.podTable.inherited)), true)
+}
+
+// staying returns the proxies that pods can be left with. One that drains is none once another serves and has had the
+// time to take over: what it has not taken by then is steered to nobody.
+func staying(now time.Time, proxies []push.Proxy) []push.Proxy {
+	if serving(proxies) == nil {
+		return proxies
+	}
+	return slices.DeleteFunc(slices.Clone(proxies), func(p push.Proxy) bool {
+		until, _ := successor(p, proxies)
+		return p.Draining && !now.Before(until)
+	})
 }
 
 // stepDown tells whether the last proxy is leaving and none is about to follow: then nothing may be steered.

@@ -157,8 +157,10 @@ func (n *Node) Config(ctx context.Context) (*Model, error) {
 // Status returns what there is to say.
 func (n *Node) Status(ctx context.Context) (*Status, error) {
 	var s *Status
-	err := n.call(ctx, func() { s = n.describe(n.proxies.Proxies()) })
-	return s, err
+	if err := n.call(ctx, func() { s = n.describe(n.proxies.Proxies()) }); err != nil {
+		return nil, err // s may be written to later
+	}
+	return s, nil
 }
 
 func (n *Node) describe(proxies []push.Proxy) *Status {
