@@ -9,7 +9,7 @@ import (
 func (x *exchange) answer(status int, failure, reason string) {
 	x.fail(failure)
 	x.rec.Status = status
-	x.last = x.last || x.server.draining.Load()
+	x.last = x.last || x.ending()
 	if !x.body.discard(&x.in) {
 		x.last, x.unread = true, true
 	}

@@ -69,11 +69,11 @@ func (b *requestBody) first(in *http1.Reader, out []byte) (_, rest []byte, err e
 		in.Use(b.size)
 		b.left -= int64(b.size)
 		b.sent = int64(b.size)
-		return out, rest, nil
 	case http1.Chunked:
 		out, _, err = b.recode(in, out)
 	}
-	return out, nil, err
+	b.size = 0 // nothing is left to discard
+	return out, rest, err
 }
 
 // recode moves chunks from the buffer to out: their boundaries and the trailers stay, extensions do not.

@@ -73,7 +73,7 @@ func (s setup) start(tb testing.TB) *lab {
 		level = observe.Off
 	}
 	l.recorder = observe.New(l.metrics, observe.Options{AccessLog: level, Output: l.records})
-	log := slog.New(slog.NewTextHandler(cmp.Or(s.log, io.Discard), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := slog.New(slog.NewTextHandler(cmp.Or(s.log, io.Writer(noBugs{tb})), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	l.server = NewServer(Config{Recorder: l.recorder, Limits: s.limits, Log: log})
 	l.client = l.newClient("shop", "client")
 	unit := unitOf(s.table)
@@ -84,6 +84,16 @@ func (s setup) start(tb testing.TB) *lab {
 	tb.Cleanup(l.close)
 	l.addr = l.listen(l.client)
 	return l
+}
+
+// noBugs is a log's output that fails the test where a panic was caught.
+type noBugs struct{ tb testing.TB }
+
+func (n noBugs) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("the proxy has a bug")) {
+		n.tb.Errorf("%s", p)
+	}
+	return len(p), nil
 }
 
 // newClient is a client pod.

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"bytes"
+	"io"
 	"sync"
 	"testing"
 	"time"
@@ -74,7 +75,7 @@ func TestPanicCostsOneConnection(t *testing.T) {
 // The same where the endpoint has half of a request: it must not look complete, and the pump has ended when the memory
 // goes back.
 func TestPanicResetsTheEndpoint(t *testing.T) {
-	l := newLab(t, everything(), Limits{})
+	l := setup{table: everything(), log: io.Discard}.start(t)
 	b := l.origin()
 	ln := listenTCP(t)
 	for range 20 {

@@ -19,6 +19,9 @@ type Port struct {
 
 	// serverFirst: on this port the server spoke first, so clients that are silent are not waited for again.
 	serverFirst atomic.Bool
+
+	// retired: the port is not redirected any more. What is open on it is to end, so that it comes back direct.
+	retired atomic.Bool
 }
 
 // Service is a compiled model.Service.
@@ -133,10 +136,11 @@ func NewPort(s *Service, number uint16) *Port {
 	return p
 }
 
-// Swap brings a new version of the port into force. A port that s does not have stays as it is.
+// Swap brings a new version of the port into force, also when it was retired. A port that s does not have stays as it is.
 func (p *Port) Swap(s *Service) {
 	if next := s.ports[p.current.Load().number]; next != nil {
 		p.current.Store(next)
+		p.retired.Store(false)
 	}
 }
 

@@ -48,7 +48,7 @@ func (x *exchange) pass() {
 	if x.body.pumping && x.respHead.Close {
 		x.last = true // the endpoint does not wait for the rest of the request
 	}
-	x.last = x.last || x.server.draining.Load()
+	x.last = x.last || x.ending()
 	x.out = http1.AppendResponse(x.out[:0], &x.resp, &x.respHead, http1.ResponseTo{
 		Minor: x.head.Minor, Close: x.last, KeepAlive: x.head.Minor == 0 && !x.last,
 	})

@@ -163,14 +163,35 @@ func (s *Server) Drain(ctx context.Context) error {
 
 // closeIdle ends the connections that wait for a request: their reads find that time is over. The lock keeps a session
 // that has just got one from going on before its deadline is set, which it then lifts.
-func (s *Server) closeIdle() {
+func (s *Server) closeIdle() { s.closeIdleOf(nil) }
+
+// closeIdleOf is closeIdle for the connections of a port, nil is any. It tells whether it found some that are not idle.
+func (s *Server) closeIdleOf(p *Port) (others bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for n := s.sessions; n != nil; n = n.next {
-		if n.state.CompareAndSwap(idle, closing) {
+		switch {
+		case p != nil && n.port != p:
+		case n.state.CompareAndSwap(idle, closing):
 			_ = n.conn.SetReadDeadline(time.Unix(1, 0)) // fails when it was closed meanwhile
+		default:
+			others = true
 		}
 	}
+	return others
+}
+
+// Retire lets the connections of a port come to an end that is not redirected any more, so that they come back direct:
+// answers say that their connection closes, and connections that are idle are closed after a grace. It does not wait.
+func (s *Server) Retire(p *Port) {
+	p.retired.Store(true)
+	var look func()
+	look = func() {
+		if p.retired.Load() && s.closeIdleOf(p) {
+			time.AfterFunc(idleGrace, look)
+		}
+	}
+	time.AfterFunc(idleGrace, look)
 }
 
 func (s *Server) resetAll() error {

@@ -30,6 +30,9 @@ const (
 	closing
 )
 
+// ending tells whether the connection is to end with the answer.
+func (n *session) ending() bool { return n.server.draining.Load() || n.port.retired.Load() }
+
 // serve finds out what the client speaks, and serves it.
 func (n *session) serve() {
 	p := n.port.current.Load()

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
 // crossing is an exchange of which every byte is compared, on both sides.
@@ -294,6 +296,31 @@ func TestPipeliningGoesOnAfterAnAnswerOfOurOwn(t *testing.T) {
 	p.want(a)
 	p.send(okay)
 	c.want(okay)
+}
+
+var deadKey = model.EndpointsKey{Namespace: "shop", Name: "dead", Port: 80}
+
+// Where an endpoint was to have the request, its body is gone when the answer is our own: not one byte more, and not one less.
+func TestPipeliningGoesOnAfterAFailure(t *testing.T) {
+	for _, request := range []string{get, post("Content-Length: 5\r\n", "hello"), post("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n")} {
+		t.Run("", func(t *testing.T) {
+			l := newLab(t, routes(ruleFor("/none", to(webKey)), ruleFor("/dead", to(deadKey)), ruleFor("/", to(routedKey))), Limits{})
+			b := l.originOf(routedKey)
+			l.apply(deadKey, deadAddr(t))
+			c := l.dial()
+			c.send(strings.Replace(request, " / ", " /none ", 1) + strings.Replace(request, " / ", " /dead ", 1) + request + request)
+			c.wantRefusal(503, "no endpoint", false)
+			c.wantRefusal(503, "could be connected to", false)
+			p := b.accept()
+			p.want(request)
+			p.close()
+			c.wantRefusal(502, "before it answered", false)
+			p = b.accept()
+			p.want(request)
+			p.send(bye)
+			c.want(okay)
+		})
+	}
 }
 
 func TestHalfCloseAfterTheRequest(t *testing.T) {

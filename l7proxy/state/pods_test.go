@@ -246,7 +246,7 @@ func TestRefusedPodsKeepNoDescriptor(t *testing.T) {
 		pod  model.EnrolledPod
 		want string
 	}{
-		"no name":                {model.EnrolledPod{Pod: model.Pod{UID: "x", Namespace: "shop"}, Families: both}, "no name of an object"},
+		"no name":                {model.EnrolledPod{UID: "x", Namespace: "shop", Families: both}, "no name of an object"},
 		"no uid":                 {pod("", both...), "uid: it is empty"},
 		"unknown family":         {pod("x", model.IPv4, "ipx"), `listener 1 is for "ipx"`},
 		"family twice":           {pod("x", model.IPv4, model.IPv4), "each once"},
@@ -338,7 +338,7 @@ func TestAfterCloseNothingIsTaken(t *testing.T) {
 var both = []model.Family{model.IPv4, model.IPv6}
 
 func pod(uid string, families ...model.Family) model.EnrolledPod {
-	return model.EnrolledPod{Pod: model.Pod{UID: uid, Namespace: "shop", Name: "a"}, Families: families}
+	return model.EnrolledPod{UID: uid, Namespace: "shop", Name: "a", Families: families}
 }
 
 func applyPods(t *testing.T, s *State, m *model.Pods, fds []int) {

@@ -273,12 +273,12 @@ func (c *conversation) gone() {
 }
 
 func pod(uid string) model.EnrolledPod {
-	return model.EnrolledPod{Pod: model.Pod{UID: uid, Namespace: "shop", Name: uid}, Families: []model.Family{model.IPv4}}
+	return model.EnrolledPod{UID: uid, Namespace: "shop", Name: uid, Families: []model.Family{model.IPv4}}
 }
 
 // answers is a Service on the port under id 1, all of whose requests get the status.
 func answers(port uint16, status int) model.Service {
-	return model.Service{ServiceKey: model.ServiceKey{Namespace: "shop", Name: "web"}, Ports: []model.Port{{
+	return model.Service{Namespace: "shop", Name: "web", Ports: []model.Port{{
 		Number: port, Default: model.EndpointsKey{Namespace: "shop", Name: "web", Port: port},
 		Frontends: []model.Frontend{{ID: 1, Address: netip.MustParseAddr("10.96.0.1")}},
 		Producer: &model.RouteTable{Explicit: true, Rules: []model.Rule{{

@@ -113,7 +113,7 @@ func newWorker(cfg Config) (*worker, error) {
 	w.server = forward.NewServer(forward.Config{Recorder: w.recorder, Limits: cfg.Limits, Log: cfg.Log})
 	w.state = state.New(state.Config{
 		Registry: upstream.NewRegistry(w.pools), Pools: w.pools, Inbound: w.loop, Log: cfg.Log,
-		Accept: w.accept, Gone: func(*model.Pod) { w.mark() },
+		Accept: w.accept, Gone: func(*model.Pod) { w.mark() }, Retired: w.server.Retire,
 	})
 	w.refused = newRefusals(cfg.Log)
 	w.register()

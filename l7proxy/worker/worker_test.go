@@ -97,10 +97,10 @@ func TestItServesWhatTheAgentSays(t *testing.T) {
 	}
 	ready := func(want string) {
 		t.Helper()
-		status, body := w.get("/readyz")
-		if (want == "ok") != (status == 200) || !strings.Contains(body, want) {
-			t.Errorf("/readyz: %d %s, want %s", status, body, want)
-		}
+		eventually(t, "/readyz says "+want, func() bool { // the worker notes it after its ack
+			status, body := w.get("/readyz")
+			return (want == "ok") == (status == 200) && strings.Contains(body, want)
+		})
 	}
 	ready("has not sent its model")
 	if _, body := w.get("/metrics"); !strings.Contains(body, "sluice_proxy_ready 0") {
@@ -183,11 +183,34 @@ func TestA40TheLastRouteGoes(t *testing.T) {
 	c.update(&model.Update{Endpoints: []model.EndpointSet{{
 		EndpointsKey: own, Endpoints: []model.Endpoint{{Address: netip.MustParseAddrPort(server.Listener.Addr().String())}},
 	}}})
+	kept, quiet := dial(t, l), dial(t, l)
+	kept.want(501)
+	quiet.want(501)
+	c.update(&model.Update{RemovedServices: []model.ServiceKey{web.ServiceKey}, RemovedEndpoints: []model.EndpointsKey{own}})
+	dial(t, l).want(299) // it is passed on byte by byte
+	if resp := kept.ask(); resp.StatusCode != 299 || !resp.Close {
+		t.Errorf("status %d, its connection closes: %v", resp.StatusCode, resp.Close)
+	}
+	if _, err := quiet.r.ReadByte(); !errors.Is(err, io.EOF) { // it asks for nothing, and is closed after a grace
+		t.Errorf("an idle connection: %v", err)
+	}
+}
+
+// A route that is deleted and made anew: what stayed open goes on.
+func TestA40ARouteComesBack(t *testing.T) {
+	a := newAgent(t)
+	start(t, a.path)
+	c := a.converse()
+	l, port := listen(t, "127.64.0.1:0")
+	web := answers(port, 501)
+	c.serve(l, web)
 	kept := dial(t, l)
 	kept.want(501)
-	c.update(&model.Update{RemovedServices: []model.ServiceKey{web.ServiceKey}, RemovedEndpoints: []model.EndpointsKey{own}})
-	kept.want(299)
-	dial(t, l).want(299)
+	c.update(&model.Update{RemovedServices: []model.ServiceKey{web.ServiceKey}})
+	c.update(&model.Update{Services: []model.Service{answers(port, 502)}})
+	if resp := kept.ask(); resp.StatusCode != 502 || resp.Close {
+		t.Errorf("status %d, its connection closes: %v", resp.StatusCode, resp.Close)
+	}
 }
 
 // The address at which a connection comes is checked twice: it has to be a known frontend's, and the port that frontend's.
@@ -250,7 +273,7 @@ func TestRefusalsAreAcked(t *testing.T) {
 		t.Fatalf("refused %+v", refused)
 	}
 	other, _ := listen(t, "127.64.0.1:0")
-	refused = c.pods(&model.Pods{Added: []model.EnrolledPod{{Pod: model.Pod{UID: "bad"}, Families: pod("x").Families}}}, other)
+	refused = c.pods(&model.Pods{Added: []model.EnrolledPod{{UID: "bad", Families: pod("x").Families}}}, other)
 	if len(refused) != 1 || refused[0].Pod != "bad" {
 		t.Fatalf("refused %+v", refused)
 	}

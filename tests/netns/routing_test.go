@@ -232,3 +232,26 @@ func TestRouteComesAndGoesUnderLoad(t *testing.T) {
 		t.Errorf("%d of %d requests failed: %+v", r.Failed, r.Requests, r.Failures[0])
 	}
 }
+
+// connections that are kept open do not outlive the last route: they end in order and come back direct.
+func TestKeptConnectionsComeBackDirectAfterTheLastRoute(t *testing.T) {
+	m := start(t)
+	near := m.pods["near"]
+	m.route(producer, "all", "web", "", "web-v1=1")
+	m.routed("web", near)
+	c := m.begin(near, traffic.Load{Targets: targets("web"), Workers: 8, Connections: traffic.KeepAlive, Rate: 1000, Backends: "web-", Snapshots: 100 * time.Millisecond})
+	m.write("route-all.yaml", "")
+	m.direct("web", m.pods["far"])
+	limit := time.After(10 * time.Second)
+	for direct := false; !direct; {
+		select {
+		case r := <-c.Reports:
+			direct = r.OK() > 0 && r.Routed == 0
+		case <-limit:
+			t.Fatal("kept connections stay routed")
+		}
+	}
+	if r := m.stop(c); r.Failed > 0 {
+		t.Errorf("%d of %d requests failed: %+v", r.Failed, r.Requests, r.Failures[0])
+	}
+}
