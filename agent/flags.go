@@ -88,8 +88,8 @@ func (s *settings) arguments(flags *flag.FlagSet, args []string, hostErr error) 
 	if len(rest) > 0 {
 		return fmt.Errorf("%q is neither a flag nor a command", rest[0])
 	}
-	if s.node == "" && hostErr != nil {
-		return fmt.Errorf("the host has no name, so --node is needed: %w", hostErr)
+	if s.node == "" && s.command != "bypass" {
+		return errors.Join(errors.New("--node is empty: it is the name that pods of this node have in spec.nodeName"), hostErr)
 	}
 	return s.check(word)
 }

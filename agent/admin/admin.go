@@ -3,10 +3,12 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -165,7 +167,8 @@ func Bypass(ctx context.Context, at string, on bool) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the agent at %s answered %s", at, resp.Status)
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1024)) // if it cannot be read, the status has to do
+		return fmt.Errorf("the agent at %s answered %s: %s", at, resp.Status, bytes.TrimSpace(why))
 	}
 	return nil
 }

@@ -376,6 +376,8 @@ func TestTheLastProxyIsReleasedWhenNothingIsSteered(t *testing.T) {
 			t.Errorf("what is queued is %s", got)
 		}
 		w.expect("the frontends stay, so that what fails closed is refused", w.inKernel(), "10.96.0.1:80")
+		w.after(time.Second)
+		w.expect("one that was released is none that serves", w.status().Liveness.State, "down")
 	})
 }
 
@@ -537,6 +539,13 @@ func TestEventsThatComeTogetherShareAPass(t *testing.T) {
 		w.after(holdOff)
 		if compiled != 1 {
 			t.Errorf("100 events led to %d compilations", compiled)
+		}
+		for range 20 { // and events that do not end do not put it off
+			w.publish(service("a", "10.96.0.1", 80))
+			w.after(time.Millisecond)
+		}
+		if compiled < 8 {
+			t.Errorf("in 20 ms there were %d compilations", compiled-1)
 		}
 	})
 }

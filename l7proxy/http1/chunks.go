@@ -76,65 +76,58 @@ func (c *Chunks) Next(b []byte) (Piece, int, *Error) {
 
 // size reads a chunk's first line.
 func (c *Chunks) size(b []byte) (Piece, int, *Error) {
-	i := bytes.IndexByte(b, '\n')
-	if i < 0 {
-		if len(b) > maxChunkLine {
-			return Piece{}, 0, errChunkLine
-		}
-		if _, err := parseSize(b); err != nil && len(b) > 0 && !bytes.HasSuffix(b, []byte("\r")) {
-			return Piece{}, 0, err // no sooner than it is sure
-		}
+	if len(b) == 0 {
 		return Piece{}, 0, nil
 	}
-	if i > maxChunkLine {
-		return Piece{}, 0, errChunkLine
+	n, digits, err := parseSize(b)
+	if err != nil {
+		return Piece{}, 0, err
 	}
-	if i == 0 || b[i-1] != '\r' {
+	end := bytes.IndexByte(b, '\n')
+	switch {
+	case end > maxChunkLine || end < 0 && len(b) > maxChunkLine:
+		return Piece{}, 0, errChunkLine
+	case end < 0:
+		return Piece{}, 0, nil
+	case b[end-1] != '\r':
 		return Piece{}, 0, errLineEnd
 	}
-	n, err := parseSizeLine(b[:i-1])
-	if err != nil {
+	if err := extensions(b[digits : end-1]); err != nil {
 		return Piece{}, 0, err
 	}
 	if n == 0 {
 		c.state = atTrailers
-		p, m, err := c.trailers(b[i+1:])
-		return p, m + i + 1, err
+		p, m, err := c.trailers(b[end+1:])
+		return p, m + end + 1, err
 	}
 	c.state, c.left = inData, n
-	return Piece{Begins: n}, i + 1, nil
+	return Piece{Begins: n}, end + 1, nil
 }
 
-// parseSize reads the digits at the beginning; it fails where there are none or too many.
-func parseSize(b []byte) (digits int, err *Error) {
+// parseSize reads the digits at the beginning. What it refuses does not get better by what follows.
+func parseSize(b []byte) (n int64, digits int, err *Error) {
 	for digits < len(b) && unhex(b[digits]) < 16 {
+		if digits == 16 || n > math.MaxInt64>>4 {
+			return 0, 0, errChunkSize
+		}
+		n = n<<4 | int64(unhex(b[digits]))
 		digits++
 	}
-	if digits == 0 || digits > 16 {
-		return 0, errChunkSize
+	if digits == 0 {
+		return 0, 0, errChunkSize
 	}
-	return digits, nil
+	return n, digits, nil
 }
 
-func parseSizeLine(l []byte) (int64, *Error) {
-	digits, err := parseSize(l)
-	if err != nil {
-		return 0, err
+// extensions checks what follows the size.
+func extensions(b []byte) *Error {
+	switch {
+	case len(b) == 0 || validExtensions(b):
+		return nil
+	case bytes.HasPrefix(trimLeft(b), []byte(";")):
+		return errChunkExt
 	}
-	n := uint64(0)
-	for _, d := range l[:digits] {
-		n = n<<4 | uint64(unhex(d))
-	}
-	if n > math.MaxInt64 {
-		return 0, errChunkSize
-	}
-	if rest := l[digits:]; len(rest) > 0 && !validExtensions(rest) {
-		if c := trim(rest); len(c) > 0 && c[0] == ';' {
-			return 0, errChunkExt
-		}
-		return 0, errChunkSize
-	}
-	return int64(n), nil
+	return errChunkSize
 }
 
 // validExtensions checks *( BWS ";" BWS name [ BWS "=" BWS value ] ). Extensions are not passed on: no recipient has to
@@ -145,7 +138,7 @@ func validExtensions(b []byte) bool {
 		if len(b) == 0 || b[0] != ';' {
 			return false
 		}
-		n := token(trimLeft(b[1:]))
+		n := span(trimLeft(b[1:]), tokenByte)
 		b = trimLeft(b[1:])
 		if n == 0 {
 			return false
@@ -153,7 +146,7 @@ func validExtensions(b []byte) bool {
 		b = b[n:]
 		if next := trimLeft(b); len(next) > 0 && next[0] == '=' {
 			b = trimLeft(next[1:])
-			if n = token(b); n == 0 {
+			if n = span(b, tokenByte); n == 0 {
 				n = quoted(b)
 			}
 			if n == 0 {
@@ -166,19 +159,10 @@ func validExtensions(b []byte) bool {
 }
 
 func trimLeft(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+	for len(b) > 0 && isSpace(b[0]) {
 		b = b[1:]
 	}
 	return b
-}
-
-// token is the length of the token at the beginning of b.
-func token(b []byte) int {
-	n := 0
-	for n < len(b) && classes[b[n]]&tokenByte != 0 {
-		n++
-	}
-	return n
 }
 
 // quoted is the length of the quoted string at the beginning of b (RFC 9110, 5.6.4), or 0.
@@ -192,10 +176,10 @@ func quoted(b []byte) int {
 			return i + 1
 		case c == '\\':
 			i++
-			if i == len(b) || !cleanBytes(b[i:i+1]) {
+			if i == len(b) || isControl(b[i]) {
 				return 0
 			}
-		case c < 0x20 && c != '\t' || c == 0x7f:
+		case isControl(c):
 			return 0
 		}
 	}
@@ -206,28 +190,22 @@ func quoted(b []byte) int {
 // in it (RFC 9110, 6.5.1): they are left out.
 func (c *Chunks) trailers(b []byte) (Piece, int, *Error) {
 	c.Trailers = c.Trailers[:0]
-	rest := b
-	for {
-		l, next, ok, err := line(rest)
+	for size := 0; ; {
+		name, value, n, err := field(b[size:])
+		size += n
 		switch {
 		case err != nil:
 			return Piece{}, 0, err
-		case !ok && len(b) > maxTrailers || ok && len(b)-len(next) > maxTrailers:
+		case n == 0 && len(b) > maxTrailers || size > maxTrailers:
 			return Piece{}, 0, errTrailersLarge
-		case !ok:
+		case n == 0:
 			return Piece{}, 0, nil
-		case len(l) == 0:
+		case name == "":
 			c.state = over
-			return Piece{Last: true}, len(b) - len(next), nil
-		}
-		name, value, err := field(l)
-		if err != nil {
-			return Piece{}, 0, err
-		}
-		if kindOf(name) == endToEnd && !message.EqualName(name, "trailer") {
+			return Piece{Last: true}, size, nil
+		case kindOf(name) == endToEnd && !message.EqualName(name, "trailer"):
 			c.Trailers.Add(name, value)
 		}
-		rest = next
 	}
 }
 

@@ -31,6 +31,8 @@ var (
 	errFieldColon    = &Error{400, "a field line has no colon", "RFC 9112, 5"}
 	errFieldValue    = &Error{400, "a field value has a control character", "RFC 9110, 5.5"}
 	errFold          = &Error{400, "a field line begins with space (obs-fold)", "RFC 9112, 5.2"}
+	errOptions       = &Error{400, "Connection names too many fields", "RFC 9110, 7.6.1"}
+	errUpgrade       = &Error{400, "Upgrade has too many protocols", "RFC 9110, 7.8"}
 	errHeadLarge     = &Error{431, "the head is too large", "RFC 6585, 5"}
 	errHostMissing   = &Error{400, "Host is missing", "RFC 9112, 3.2"}
 	errHostRepeated  = &Error{400, "Host is repeated", "RFC 9112, 3.2"}

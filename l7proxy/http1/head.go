@@ -43,8 +43,6 @@ type Head struct {
 
 	// Upgrade is the value of Upgrade when Connection names it, without the protocols that nobody means (usefulUpgrade).
 	Upgrade string
-
-	named string // Connection's value, when it names fields that are not hop-by-hop by themselves
 }
 
 // kind says what a field means to the codec.
@@ -111,8 +109,9 @@ type facts struct {
 	length             int64
 	lengths, codings   int
 	chunked            bool
-	options            string // Connection's, if there is one line
-	connections        int
+	closes, keeps      bool // what Connection says
+	upgrades           bool
+	named              []string // by Connection: fields that are not hop-by-hop by themselves
 	trailers, expected bool
 }
 
@@ -131,16 +130,13 @@ func line(b []byte) (l, rest []byte, ok bool, err *Error) {
 // fields parses field lines up to the empty line. It returns what follows; ok is false when the end has not come yet.
 func (f *facts) fields(b []byte, into *message.Fields) (rest []byte, ok bool, err *Error) {
 	for {
-		l, rest, ok, err := line(b)
-		if !ok || err != nil {
+		name, value, n, err := field(b)
+		if n == 0 {
 			return nil, false, err
 		}
-		if len(l) == 0 {
-			return rest, true, nil
-		}
-		name, value, err := field(l)
-		if err != nil {
-			return nil, false, err
+		b = b[n:]
+		if name == "" {
+			return b, true, nil
 		}
 		into.Add(name, value)
 		if k := kindOf(name); k != endToEnd {
@@ -148,41 +144,62 @@ func (f *facts) fields(b []byte, into *message.Fields) (rest []byte, ok bool, er
 				return nil, false, err
 			}
 		}
-		b = rest
 	}
 }
 
-func field(l []byte) (name, value string, err *Error) {
-	i := 0
-	for i < len(l) && classes[l[i]]&tokenByte != 0 {
-		i++
+// field parses the field line at the beginning of b, of n bytes; 0: its end has not come yet. The empty line, which ends
+// the fields, has no name.
+func field(b []byte) (name, value string, n int, err *Error) {
+	colon := span(b, tokenByte)
+	if colon == 0 || colon == len(b) || b[colon] != ':' {
+		n, err = noField(b, colon)
+		return "", "", n, err
 	}
-	if i == 0 || i == len(l) || l[i] != ':' {
-		return "", "", fieldError(l, i)
+	begin := colon + 1
+	for begin < len(b) && isSpace(b[begin]) {
+		begin++
 	}
-	v := trim(l[i+1:])
-	if !clean(v) {
-		if bytes.IndexByte(v, '\r') >= 0 {
-			return "", "", errBareCR
-		}
-		return "", "", errFieldValue
+	end := begin + control(b[begin:])
+	if n, err = lineEnd(b, end, errFieldValue); n == 0 {
+		return "", "", 0, err
 	}
-	return view(l[:i]), view(v), nil
+	for end > begin && isSpace(b[end-1]) {
+		end--
+	}
+	return view(b[:colon]), view(b[begin:end]), n, nil
 }
 
-// fieldError says what is wrong with the name that ends at i.
-func fieldError(l []byte, i int) *Error {
+// lineEnd returns where the next line begins if this one ends at i, and 0 when that cannot be said yet. Without a line's
+// end there, it is another error.
+func lineEnd(b []byte, i int, other *Error) (int, *Error) {
 	switch {
-	case i == 0 && (l[0] == ' ' || l[0] == '\t'):
-		return errFold
-	case i == len(l):
-		return errFieldColon
-	case i > 0 && (l[i] == ' ' || l[i] == '\t'):
-		return errFieldSpace
-	case l[i] == '\r':
-		return errBareCR
+	case i == len(b):
+		return 0, nil
+	case b[i] == '\n':
+		return 0, errLineEnd
+	case b[i] != '\r':
+		return 0, other
+	case i+1 == len(b):
+		return 0, nil
+	case b[i+1] != '\n':
+		return 0, errBareCR
 	}
-	return errFieldName
+	return i + 2, nil
+}
+
+// noField is for a line that has no field name with a colon behind it: at i something else follows.
+func noField(b []byte, i int) (int, *Error) {
+	other := errFieldName
+	if i < len(b) && isSpace(b[i]) {
+		if other = errFieldSpace; i == 0 {
+			other = errFold
+		}
+	}
+	n, err := lineEnd(b, i, other)
+	if n > 0 && i > 0 {
+		return 0, errFieldColon
+	}
+	return n, err
 }
 
 func (f *facts) note(k kind, value string) *Error {
@@ -200,19 +217,17 @@ func (f *facts) note(k kind, value string) *Error {
 	case codingField:
 		return f.noteCodings(value)
 	case connectionField:
-		f.connections++
-		if f.connections == 1 {
-			f.options = value
-		} else {
-			f.options += "," + value // rare: it allocates
-		}
+		return f.noteOptions(value)
 	case teField:
 		f.trailers = f.trailers || hasOption(value, "trailers")
 	case upgradeField:
-		if f.upgrade == "" {
+		switch {
+		case f.upgrade == "":
 			f.upgrade = value
-		} else {
-			f.upgrade += ", " + value
+		case len(f.upgrade)+len(value) > maxUpgrade:
+			return errUpgrade
+		case value != "":
+			f.upgrade += ", " + value // rare: it allocates
 		}
 	case expectField:
 		f.expected = f.expected || message.EqualName(value, "100-continue")
@@ -237,8 +252,7 @@ func parseLength(s string) (n int64, ok bool) {
 
 func (f *facts) noteCodings(value string) *Error {
 	unknown := false
-	for coding := range strings.SplitSeq(value, ",") {
-		coding = strings.Trim(coding, " \t")
+	for coding := range members(value) {
 		if coding == "" { // an empty list element (RFC 9110, 5.6.1)
 			continue
 		}
@@ -280,29 +294,45 @@ func (f *facts) framing(h *Head, otherwise Body) *Error {
 	return nil
 }
 
-// connection reads the options of Connection (RFC 9110, 7.6.1).
-func (f *facts) connection(h *Head) {
-	upgrade := false
-	if f.connections > 0 {
-		for option := range strings.SplitSeq(f.options, ",") {
-			option = strings.Trim(option, " \t")
-			switch {
-			case message.EqualName(option, "close"):
-				h.Close = true
-			case message.EqualName(option, "keep-alive"):
-				h.KeepAlive = true
-			case message.EqualName(option, "upgrade"):
-				upgrade = true
-			case option == "" || kindOf(option) != endToEnd:
-			default:
-				h.named = f.options
-			}
+// maxNamed is how many fields Connection may name, and maxUpgrade how long several lines of Upgrade may be together.
+// Each name is looked for among all fields, and lines are put together one by one: without limits a head would cost the
+// square of its length.
+const (
+	maxNamed   = 32
+	maxUpgrade = 1 << 10
+)
+
+// noteOptions reads a line of Connection (RFC 9110, 7.6.1).
+func (f *facts) noteOptions(value string) *Error {
+	for option := range members(value) {
+		switch {
+		case message.EqualName(option, "close"):
+			f.closes = true
+		case message.EqualName(option, "keep-alive"):
+			f.keeps = true
+		case message.EqualName(option, "upgrade"):
+			f.upgrades = true
+		case option == "":
+		case kindOf(option) != endToEnd && kindOf(option) != expectField:
+			// It goes no further anyway, or says where the message goes and where it ends: that stays.
+		case len(f.named) == maxNamed:
+			return errOptions
+		default:
+			f.named = append(f.named, option) // rare: it allocates
 		}
 	}
-	if h.Minor == 0 && !h.KeepAlive {
-		h.Close = true
+	return nil
+}
+
+// connection applies what Connection said. Fields that it names were meant for us and go no further; they go at once,
+// so that a client cannot take away what a filter adds.
+func (f *facts) connection(h *Head, fields *message.Fields) {
+	for _, name := range f.named {
+		fields.Del(name)
 	}
-	if upgrade && h.Minor > 0 { // RFC 9110, 7.8: of an HTTP/1.0 request it is ignored
+	h.Close = f.closes || h.Minor == 0 && !f.keeps
+	h.KeepAlive = f.keeps
+	if f.upgrades && h.Minor > 0 { // RFC 9110, 7.8: of an HTTP/1.0 request it is ignored
 		h.Upgrade = f.upgrade
 	}
 	h.Trailers = f.trailers
@@ -310,9 +340,9 @@ func (f *facts) connection(h *Head) {
 
 // hasOption tells whether a comma-separated list has a member, whose parameters do not matter.
 func hasOption(list, want string) bool {
-	for member := range strings.SplitSeq(list, ",") {
+	for member := range members(list) {
 		member, _, _ = strings.Cut(member, ";")
-		if message.EqualName(strings.Trim(member, " \t"), want) {
+		if message.EqualName(trim(member), want) {
 			return true
 		}
 	}

@@ -113,7 +113,7 @@ func (r *Reader) room() {
 	if r.start == r.end {
 		r.start, r.end = r.pinned, r.pinned
 	}
-	if r.end < len(r.buf) && (r.start == r.pinned || len(r.buf)-r.end >= minRoom) {
+	if len(r.buf)-r.end >= minRoom || r.end < len(r.buf) && r.start == 0 {
 		return
 	}
 	r.end = r.pinned + copy(r.buf[r.pinned:], r.buf[r.start:r.end])
@@ -207,21 +207,20 @@ var emptyLine = []byte("\r\n\r\n")
 // can be said to be wrong. Looking at each byte that drips in would cost the square of the head's length.
 func (r *Reader) ends(scanned *int) bool {
 	b := r.Buffered()
-	first := *scanned == 0
-	from := max(*scanned-len(emptyLine)+1, 0)
+	before := *scanned
 	*scanned = len(b)
-	if first || bytes.Contains(b[from:], emptyLine) {
+	if before == 0 || bytes.Contains(b[max(before-len(emptyLine)+1, 0):], emptyLine) {
 		return true
 	}
-	for fresh := b[from:]; ; {
-		i := bytes.IndexByte(fresh, '\n')
-		if i < 0 {
-			// A head that is too large has to be noticed, and so has a target.
-			return len(b)/minRoom != from/minRoom
+	for i := before; i < len(b); i++ {
+		n := bytes.IndexByte(b[i:], '\n')
+		if n < 0 {
+			break
 		}
-		if i > 0 && fresh[i-1] != '\r' || i == 0 && from == 0 {
+		if i += n; i == 0 || b[i-1] != '\r' {
 			return true
 		}
-		fresh = fresh[i+1:]
 	}
+	// A head that is too large has to be noticed, and so has a target.
+	return len(b)/minRoom != before/minRoom
 }

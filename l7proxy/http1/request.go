@@ -2,13 +2,16 @@ package http1
 
 import (
 	"bytes"
+	"cmp"
+	"net/netip"
 	"strings"
 
 	"github.com/sluice-mesh/sluice/l7proxy/message"
 )
 
 // ParseRequest parses the head of a request at the beginning of b. It returns the head's length in bytes, or 0 when its
-// end has not come yet. The strings of req are views of b. Of req.Fields the memory is used again.
+// end has not come yet. The strings of req are views of b. Of req.Fields the memory is used again; fields that
+// Connection names are not in it (RFC 9110, 7.6.1).
 func ParseRequest(b []byte, req *message.Request, limits Limits) (int, Head, *Error) {
 	fields := req.Fields[:0]
 	*req = message.Request{Fields: fields}
@@ -16,9 +19,9 @@ func ParseRequest(b []byte, req *message.Request, limits Limits) (int, Head, *Er
 	l, rest, ok, err := line(skipEmptyLine(b))
 	switch {
 	case err != nil:
-		return 0, h, requestLineError(b, limits)
+		return 0, h, cmp.Or(begunRequestLine(b, limits), err)
 	case !ok:
-		return 0, h, incompleteRequestLine(b, limits)
+		return 0, h, begunRequestLine(b, limits)
 	}
 	if err := parseRequestLine(l, req, &h, limits); err != nil {
 		return 0, h, err
@@ -40,7 +43,7 @@ func ParseRequest(b []byte, req *message.Request, limits Limits) (int, Head, *Er
 	if err := f.authority(req, h.Minor); err != nil {
 		return 0, h, err
 	}
-	f.connection(&h)
+	f.connection(&h, &req.Fields)
 	h.Upgrade = usefulUpgrade(h.Upgrade)
 	h.Continue = f.expected && h.Minor > 0 && h.Body != NoBody // RFC 9110, 10.1.1
 	return size, h, nil
@@ -54,49 +57,41 @@ func skipEmptyLine(b []byte) []byte {
 	return b
 }
 
-// requestLineError is for a first line that ends with LF alone.
-func requestLineError(b []byte, limits Limits) *Error {
-	if i := bytes.IndexByte(b, '\n'); i > limits.Target+64 {
-		return errTargetLong
-	}
-	return errLineEnd
-}
-
-// incompleteRequestLine looks for what can be said to be wrong before the line has ended.
-func incompleteRequestLine(b []byte, limits Limits) *Error {
-	b = skipEmptyLine(b)
-	method, target, ok := bytes.Cut(b, []byte(" "))
-	if len(method) > 0 && method[len(method)-1] == '\r' && !ok && len(b) < 3 {
-		return nil // half of an empty line
-	}
-	switch {
-	case !all(method, tokenByte):
-		return errMethod
-	case len(method) > maxMethod:
-		return errMethod
-	case ok && len(target) > limits.Target+len(" HTTP/1.1"):
-		return errTargetLong
-	}
-	return nil
+// begunRequestLine looks for what can be said to be wrong before the line has ended.
+func begunRequestLine(b []byte, limits Limits) *Error {
+	l, _, _ := bytes.Cut(skipEmptyLine(b), []byte("\n"))
+	_, _, err := cutMethod(bytes.TrimSuffix(l, []byte("\r")), limits)
+	return err
 }
 
 // maxMethod is longer than any method that is registered (BASELINE-CONTROL) or known to be in use.
 const maxMethod = 64
 
+// cutMethod cuts a request line, or its beginning, after the method. The rest can be judged by its length.
+func cutMethod(l []byte, limits Limits) (method, rest []byte, err *Error) {
+	i := span(l, tokenByte)
+	switch {
+	case i > maxMethod || i < len(l) && l[i] != ' ':
+		return nil, nil, errMethod
+	case i == len(l):
+		return l, nil, nil
+	case len(l)-i-1 > limits.Target+len(" HTTP/1.1"):
+		return nil, nil, errTargetLong
+	}
+	return l[:i], l[i+1:], nil
+}
+
 func parseRequestLine(l []byte, req *message.Request, h *Head, limits Limits) *Error {
-	i := bytes.IndexByte(l, ' ')
-	j := bytes.LastIndexByte(l, ' ')
-	if i <= 0 || j == i {
+	method, rest, err := cutMethod(l, limits)
+	if err != nil {
+		return err
+	}
+	j := len(rest) - len(" HTTP/1.1")
+	if len(method) == 0 || j < 0 || rest[j] != ' ' {
 		return errRequestLine
 	}
-	method, target, version := l[:i], l[i+1:j], l[j+1:]
-	if len(method) > maxMethod || !all(method, tokenByte) {
-		return errMethod
-	}
-	if len(target) > limits.Target {
-		return errTargetLong
-	}
-	if len(target) == 0 || !all(target, targetByte) {
+	target, version := rest[:j], rest[j+1:]
+	if len(target) == 0 || span(target, targetByte) < len(target) {
 		return errTarget
 	}
 	if err := parseVersion(version, h); err != nil {
@@ -131,7 +126,7 @@ func parseTarget(target string, req *message.Request) *Error {
 		req.Path, req.Query, req.HasQuery = strings.Cut(target, "?")
 		return nil
 	case req.Method == "CONNECT":
-		if host, port, ok := cutLast(target, ':'); !ok || host == "" || port == "" || !validHost(target) {
+		if host, port, ok := cutLast(target, ':'); !ok || host == "" || port == "" || !isPort(port) || !validHost(target) {
 			return errTarget
 		}
 		req.Authority = target
@@ -183,30 +178,29 @@ func (f *facts) authority(req *message.Request, minor int) *Error {
 
 // validHost tells whether s is uri-host [ ":" port ]. The empty one is valid: the target has no authority.
 func validHost(s string) bool {
-	for i := range len(s) {
-		if classes[s[i]]&hostByte == 0 {
-			return false
-		}
+	if s != "" && s[0] == '[' {
+		return validIPv6(s[1:])
 	}
-	if s == "" {
-		return true
+	i := span(s, hostByte)
+	for isEscape(s[i:]) {
+		i += 3 + span(s[i+3:], hostByte)
 	}
-	host, port := s, ""
-	if s[0] == '[' {
-		end := strings.IndexByte(s, ']')
-		if end < 0 || strings.ContainsAny(s[1:end], "[%") {
-			return false
-		}
-		if s[end+1:] != "" && s[end+1] != ':' {
-			return false
-		}
-		host, port = s[1:end], strings.TrimPrefix(s[end+1:], ":")
-		return strings.Contains(host, ":") && isPort(port)
+	return i == len(s) || i > 0 && s[i] == ':' && isPort(s[i+1:])
+}
+
+// validIPv6 is validHost for what follows "[". A zone means nothing to another machine.
+func validIPv6(s string) bool {
+	host, port, closed := strings.Cut(s, "]")
+	if !closed || port != "" && port[0] != ':' {
+		return false
 	}
-	if i := strings.IndexByte(s, ':'); i >= 0 {
-		host, port = s[:i], s[i+1:]
-	}
-	return host != "" && !strings.ContainsAny(host, "[]") && isPort(port)
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Is6() && ip.Zone() == "" && isPort(strings.TrimPrefix(port, ":"))
+}
+
+// isEscape tells whether s begins with a percent-encoded byte (RFC 3986, 2.1).
+func isEscape(s string) bool {
+	return len(s) >= 3 && s[0] == '%' && unhex(s[1]) < 16 && unhex(s[2]) < 16
 }
 
 // isPort: a port may be empty (RFC 3986, 3.2.3).
@@ -235,22 +229,22 @@ func usefulUpgrade(value string) string {
 		return value
 	}
 	unwanted := false
-	for protocol := range strings.SplitSeq(value, ",") {
+	for protocol := range members(value) {
 		unwanted = unwanted || unasked(protocol)
 	}
 	if !unwanted {
 		return value
 	}
 	var kept []string
-	for protocol := range strings.SplitSeq(value, ",") {
-		if !unasked(protocol) {
-			kept = append(kept, strings.Trim(protocol, " \t"))
+	for protocol := range members(value) {
+		if protocol != "" && !unasked(protocol) {
+			kept = append(kept, protocol)
 		}
 	}
 	return strings.Join(kept, ", ")
 }
 
 func unasked(protocol string) bool {
-	name, _, _ := strings.Cut(strings.Trim(protocol, " \t"), "/")
+	name, _, _ := strings.Cut(protocol, "/")
 	return message.EqualName(name, "h2c") || message.EqualName(name, "TLS") || message.EqualName(name, "HTTP")
 }

@@ -1,8 +1,6 @@
 package http1
 
 import (
-	"bytes"
-
 	"github.com/sluice-mesh/sluice/l7proxy/message"
 )
 
@@ -12,12 +10,15 @@ func ParseResponse(b []byte, method string, resp *message.Response, limits Limit
 	fields := resp.Fields[:0]
 	*resp = message.Response{Fields: fields}
 	var h Head
+	if known := min(len(b), len("HTTP/1.")); string(b[:known]) != "HTTP/1."[:known] {
+		return 0, h, errStatusLine
+	}
 	l, rest, ok, err := line(b)
 	switch {
 	case err != nil:
 		return 0, h, err
-	case !ok && (len(b) >= limits.Head || !bytes.HasPrefix([]byte("HTTP/1."), b[:min(len(b), 7)])):
-		return 0, h, errStatusLine
+	case !ok && len(b) >= limits.Head:
+		return 0, h, errHeadLarge
 	case !ok:
 		return 0, h, nil
 	}
@@ -38,7 +39,7 @@ func ParseResponse(b []byte, method string, resp *message.Response, limits Limit
 	if err := f.framing(&h, UntilClose); err != nil {
 		return 0, h, err
 	}
-	f.connection(&h)
+	f.connection(&h, &resp.Fields)
 	if Bodiless(method, resp.Status) {
 		h.Body, h.Length = NoBody, 0
 	}
@@ -65,7 +66,7 @@ func parseStatusLine(l []byte, resp *message.Response, h *Head) *Error {
 	}
 	resp.Status = int(a)*100 + int(b)*10 + int(c)
 	if len(l) > 13 {
-		if !clean(l[13:]) {
+		if control(l[13:]) < len(l)-13 {
 			return errStatusLine
 		}
 		resp.Reason = view(l[13:])

@@ -2,13 +2,13 @@ package http1
 
 import (
 	"strconv"
-	"strings"
 
 	"github.com/sluice-mesh/sluice/l7proxy/message"
 )
 
 // AppendRequest appends the head of a request as it is sent to a server. Fields keep their order and spelling; those
-// that belong to one connection are left out (RFC 9110, 7.6.1) or replaced by ours. h is the head that the request came
+// that belong to one connection are left out (RFC 9110, 7.6.1; the parser has left out what Connection names) or
+// replaced by ours. h is the head that the request came
 // with.
 func AppendRequest(dst []byte, req *message.Request, h *Head) []byte {
 	dst = append(dst, req.Method...)
@@ -32,9 +32,7 @@ func AppendRequest(dst []byte, req *message.Request, h *Head) []byte {
 				dst = appendField(dst, f.Name, req.Authority)
 			}
 		case endToEnd, expectField, lengthField:
-			if h.named == "" || !namedBy(h.named, f.Name) {
-				dst = appendField(dst, f.Name, f.Value)
-			}
+			dst = appendField(dst, f.Name, f.Value)
 		}
 	}
 	if hosts == 0 { // of HTTP/1.0; RFC 9112, 3.2 wants one in any case
@@ -77,18 +75,17 @@ func AppendResponse(dst []byte, resp *message.Response, h *Head, to ResponseTo) 
 			}
 			dst = appendField(dst, f.Name, f.Value)
 		case endToEnd, expectField, hostField:
-			if h.named == "" || !namedBy(h.named, f.Name) {
-				dst = appendField(dst, f.Name, f.Value)
-			}
+			dst = appendField(dst, f.Name, f.Value)
 		}
 	}
 	if h.Body == Chunked && to.Minor > 0 {
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
 	}
-	switch {
-	case resp.Status == 101:
+	if resp.Status == 101 || resp.Status == 426 && h.Upgrade != "" { // RFC 9110, 15.2.2 and 15.5.22
 		dst = appendField(dst, "Upgrade", h.Upgrade)
 		dst = append(dst, "Connection: Upgrade\r\n"...)
+	}
+	switch {
 	case to.Close:
 		dst = append(dst, "Connection: close\r\n"...)
 	case to.KeepAlive:
@@ -106,19 +103,6 @@ func appendField(dst []byte, name, value string) []byte {
 	dst = append(dst, ": "...)
 	dst = append(dst, value...)
 	return append(dst, "\r\n"...)
-}
-
-// namedBy tells whether Connection's value names the field. What frames a message is never left out.
-func namedBy(options, name string) bool {
-	if kindOf(name) == lengthField {
-		return false
-	}
-	for option := range strings.SplitSeq(options, ",") {
-		if message.EqualName(strings.Trim(option, " \t"), name) {
-			return true
-		}
-	}
-	return false
 }
 
 // AppendChunk appends the first line of a chunk of size bytes.
