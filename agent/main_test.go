@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -118,6 +119,28 @@ func TestAMachineThatCannotDoIt(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
 		t.Errorf("it left %v, %v", entries, err)
+	}
+}
+
+// The socket file of an agent that was killed is in nobody's way.
+func TestListenAdminReplacesASocketThatNobodyServes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	killed, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed.SetUnlinkOnClose(false)
+	killed.Close()
+	l, remove, err := listenAdmin("unix:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, _, err := listenAdmin("unix:" + path); err == nil {
+		t.Error("two listen on one socket")
+	}
+	if err := remove(); err != nil {
+		t.Error(err)
 	}
 }
 

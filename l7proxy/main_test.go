@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -223,7 +224,7 @@ func (c *conversation) ended() {
 
 func (p *program) ready() {
 	p.t.Helper()
-	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", p.admin) }}}
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", p.admin) }}}
 	for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
 		resp, err := c.Get("http://admin/readyz")
 		if err == nil {

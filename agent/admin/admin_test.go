@@ -44,7 +44,7 @@ func (n *fakeNode) Status(ctx context.Context) (*node.Status, error) {
 }
 
 func (n *fakeNode) Config(ctx context.Context) (*node.Model, error) {
-	return &node.Model{Services: []*model.Service{{ServiceKey: model.ServiceKey{Namespace: "shop", Name: "web"}}}}, n.wait(ctx, n.err)
+	return &node.Model{Services: []*model.Service{{Namespace: "shop", Name: "web"}}}, n.wait(ctx, n.err)
 }
 
 func (n *fakeNode) SetBypass(ctx context.Context, on bool) error {

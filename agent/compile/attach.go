@@ -94,7 +94,7 @@ func (ix *index) selectPorts(key model.ServiceKey, ref *gatewayv1.ParentReferenc
 
 // selects applies port (the Service port's number, A-4) and sectionName (its name); what is given has to agree.
 func selects(ref *gatewayv1.ParentReference, p *corev1.ServicePort) bool {
-	return (ref.Port == nil || int32(*ref.Port) == p.Port) &&
+	return (ref.Port == nil || *ref.Port == p.Port) &&
 		(ref.SectionName == nil || *ref.SectionName == "" || string(*ref.SectionName) == p.Name)
 }
 

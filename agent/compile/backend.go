@@ -125,7 +125,7 @@ func (ix *index) backend(from, parent string, ref *gatewayv1.BackendObjectRefere
 	case ref.Port == nil:
 		return fault(gatewayv1.RouteReasonBackendNotFound, "the reference to Service %s names no port", key)
 	}
-	number := int32(*ref.Port)
+	number := *ref.Port
 	port, otherProtocol := tcpPort(s, number)
 	switch {
 	case port == nil && otherProtocol != "":

@@ -133,8 +133,10 @@ func TestF5WhatIsNotSupportedAnswers500(t *testing.T) {
 		"B-51: retry once":      {retry(nil), "retry"},
 		"B-51: retry twice":     {retry(new(2)), "retry"},
 		"B-51: 0 attempts":      {retry(new(0)), ""},
-		"session persistence":   {func(r *gatewayv1.HTTPRouteRule) { r.SessionPersistence = &gatewayv1.SessionPersistence{} }, "sessionPersistence"},
-		"nothing of that sort":  {func(*gatewayv1.HTTPRouteRule) {}, ""},
+		"session persistence": {func(r *gatewayv1.HTTPRouteRule) {
+			r.SessionPersistence = &gatewayv1.SessionPersistence{} //nolint:staticcheck // deprecated, and still in the experimental CRD
+		}, "sessionPersistence"},
+		"nothing of that sort": {func(*gatewayv1.HTTPRouteRule) {}, ""},
 		"after one that is": {func(r *gatewayv1.HTTPRouteRule) {
 			r.Filters = []gatewayv1.HTTPRouteFilter{setHeader("a", "b"), {Type: "CORS"}}
 		}, "filters[1]: filter CORS"},

@@ -70,7 +70,7 @@ func to(key string, edits ...func(*gatewayv1.ParentReference)) []gatewayv1.Paren
 }
 
 func port(number int32) func(*gatewayv1.ParentReference) {
-	return func(r *gatewayv1.ParentReference) { r.Port = new(gatewayv1.PortNumber(number)) }
+	return func(r *gatewayv1.ParentReference) { r.Port = new(number) }
 }
 
 func section(name string) func(*gatewayv1.ParentReference) {
@@ -112,7 +112,7 @@ func weight(n int32) func(*gatewayv1.HTTPBackendRef) {
 }
 
 func toPort(n int32) func(*gatewayv1.HTTPBackendRef) {
-	return func(r *gatewayv1.HTTPBackendRef) { r.Port = new(gatewayv1.PortNumber(n)) }
+	return func(r *gatewayv1.HTTPBackendRef) { r.Port = new(n) }
 }
 
 // setHeader is a filter that is supported.
@@ -136,9 +136,7 @@ func extension() gatewayv1.HTTPRouteFilter {
 func slice(serviceKey, name string, endpoints []discoveryv1.Endpoint, edits ...func(*discoveryv1.EndpointSlice)) *discoveryv1.EndpointSlice {
 	m := meta(serviceKey)
 	s := &discoveryv1.EndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: m.Namespace, Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: m.Name},
-		},
+		Namespace: m.Namespace, Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: m.Name},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(8080)), Protocol: new(corev1.ProtocolTCP)}},
 		Endpoints:   endpoints,
@@ -302,13 +300,14 @@ func parentsOf(res *compile.Result, key string) []gatewayv1.RouteParentStatus {
 
 // message is that of a condition of a route's first parent; "": there is no such condition.
 func message(res *compile.Result, key string, t gatewayv1.RouteConditionType) string {
-	for _, p := range parentsOf(res, key) {
-		for _, c := range p.Conditions {
-			if c.Type == string(t) {
-				return c.Message
-			}
+	parents := parentsOf(res, key)
+	if len(parents) == 0 {
+		return ""
+	}
+	for _, c := range parents[0].Conditions {
+		if c.Type == string(t) {
+			return c.Message
 		}
-		break
 	}
 	return ""
 }

@@ -15,7 +15,7 @@ func unsupportedSetting(r *gatewayv1.HTTPRouteRule) error {
 		return errors.New("timeouts are not supported yet")
 	case r.Retry != nil && (r.Retry.Attempts == nil || *r.Retry.Attempts != 0):
 		return errors.New("retry is not supported yet")
-	case r.SessionPersistence != nil:
+	case r.SessionPersistence != nil: //nolint:staticcheck // deprecated, and still in the experimental CRD: it must not be ignored
 		return errors.New("sessionPersistence is not supported yet")
 	}
 	return nil

@@ -3,6 +3,7 @@ package compile
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -67,10 +68,8 @@ func (u *unit) warn(format string, args ...any) {
 // annotation is the value of an annotation when it is one of the known ones; "" otherwise.
 func (u *unit) annotation(s *corev1.Service, name string, known ...string) string {
 	value, set := s.Annotations[name]
-	for _, k := range known {
-		if value == k {
-			return value
-		}
+	if slices.Contains(known, value) {
+		return value
 	}
 	if set {
 		u.warn("annotation %s: %q is not known, use %q", name, value, known)

@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,13 +16,13 @@ import (
 
 // CloseBypassed closes the connections of a namespace that went to a frontend past the proxy, at a limited rate, so
 // that they come back through it. It returns how many it closed. Those to what is no frontend any more stay, and all do
-// while the bypass switch is on: they would come back as they are. The descriptor stays the caller's.
-func (d *Datapath) CloseBypassed(netns, perSecond int) (int, error) {
+// while the bypass switch is on: they would come back as they are. It ends with ctx. The descriptor stays the caller's.
+func (d *Datapath) CloseBypassed(ctx context.Context, netns, perSecond int) (int, error) {
 	c, err := sockdiag.Open(netns)
 	if err != nil {
 		return 0, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // nothing more is asked of it
 	sockets, err := c.List(d.maps.Bypassed.FD())
 	if err != nil {
 		return 0, err
@@ -38,7 +39,11 @@ func (d *Datapath) CloseBypassed(netns, perSecond int) (int, error) {
 			continue
 		}
 		if closed > 0 {
-			<-interval.C
+			select {
+			case <-interval.C:
+			case <-ctx.Done():
+				return closed, nil
+			}
 		}
 		switch err := c.Destroy(s); {
 		case err == nil:

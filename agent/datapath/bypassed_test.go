@@ -63,13 +63,13 @@ func TestConnectionsThatWentPastTheProxyAreClosed(t *testing.T) {
 	}
 
 	m.must(d.SetBypass(true))
-	if n, err := d.CloseBypassed(p.NetNS, 1000); err != nil || n != 0 {
+	if n, err := d.CloseBypassed(t.Context(), p.NetNS, 1000); err != nil || n != 0 {
 		t.Errorf("with the bypass switch on %d were closed, %v", n, err)
 	}
 	m.must(d.SetBypass(false))
 	const rate = 100
 	start := time.Now()
-	if n, err := d.CloseBypassed(p.NetNS, rate); err != nil || n != 5 {
+	if n, err := d.CloseBypassed(t.Context(), p.NetNS, rate); err != nil || n != 5 {
 		t.Errorf("%d were closed, %v; want 5", n, err)
 	}
 	if took := time.Since(start); took < 4*time.Second/rate {
@@ -86,10 +86,10 @@ func TestConnectionsThatWentPastTheProxyAreClosed(t *testing.T) {
 			t.Errorf("%s: %d of %d are closed, want %d", what, n, len(c.fds), c.want)
 		}
 	}
-	if n, err := d.CloseBypassed(p.NetNS, rate); err != nil || n != 0 {
+	if n, err := d.CloseBypassed(t.Context(), p.NetNS, rate); err != nil || n != 0 {
 		t.Errorf("a second time: %d, %v", n, err)
 	}
-	if _, err := d.CloseBypassed(-1, rate); err == nil {
+	if _, err := d.CloseBypassed(t.Context(), -1, rate); err == nil {
 		t.Error("a namespace that is none is taken")
 	}
 }

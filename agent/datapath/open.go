@@ -146,7 +146,7 @@ func (d *Datapath) attach(spec *ebpf.CollectionSpec) error {
 	if err != nil {
 		return err
 	}
-	defer programs.Close()
+	defer func() { _ = programs.Close() }() // the kernel has them
 	if err := d.repairPods(); err != nil {
 		return err
 	}

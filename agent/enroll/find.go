@@ -100,8 +100,8 @@ func podOfCgroup(path string, uids map[string]bool) string {
 		if !ok {
 			continue
 		}
-		if i := strings.LastIndex(slice, "-pod"); i >= 0 {
-			if uid := strings.ReplaceAll(slice[i+len("-pod"):], "_", "-"); uids[uid] {
+		if _, after, ok := strings.CutLast(slice, "-pod"); ok {
+			if uid := strings.ReplaceAll(after, "_", "-"); uids[uid] {
 				return uid
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -165,9 +166,7 @@ func (e *Enroller) locate(due []Wanted) map[string]string {
 		e.log.Error("the processes of pods cannot be listed", "error", err)
 		return paths
 	}
-	for uid, path := range found {
-		paths[uid] = path
-	}
+	maps.Copy(paths, found)
 	return paths
 }
 

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
 // site is a machine without a kernel: paths name namespaces, and some cannot be opened.
@@ -93,7 +91,7 @@ func (s *site) check(path string, id nsID) error {
 }
 
 func want(uid, netns string) Wanted {
-	return Wanted{Pod: model.Pod{UID: uid, Namespace: "ns", Name: uid}, NetNS: netns}
+	return Wanted{UID: uid, Namespace: "ns", Name: uid, NetNS: netns}
 }
 
 // bubble runs f with an Enroller on a site.

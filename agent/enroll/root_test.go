@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,7 +31,7 @@ func podNS(t *testing.T) string {
 	t.Helper()
 	path := need.NetNS(t)
 	need.In(t, path, func() error {
-		eth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer0"}
+		eth := &netlink.Veth{Name: "eth0", PeerName: "peer0"}
 		if err := netlink.LinkAdd(eth); err != nil {
 			return err
 		}
@@ -242,7 +243,9 @@ func running(t *testing.T, proc string) *Enroller {
 	done := make(chan error, 1)
 	go func() { done <- e.Run(t.Context()) }()
 	t.Cleanup(func() {
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 		e.Close()
 	})
 	return e
@@ -281,7 +284,7 @@ func TestPodThatEndsLeavesNothing(t *testing.T) {
 	if dials(t, path, "127.0.0.1:1004") {
 		t.Error("the listener is left")
 	}
-	if _, err := p.Descriptors(); err != ErrReleased {
+	if _, err := p.Descriptors(); !errors.Is(err, ErrReleased) {
 		t.Errorf("descriptors of a released pod: %v", err)
 	}
 	if err := e.Release(p); err != nil {

@@ -68,14 +68,12 @@ func namespaceOf(p *corev1.Pod) string { return cmp.Or(p.Namespace, metav1.Names
 
 func wanted(p *corev1.Pod, on Selector) Wanted {
 	w := Wanted{
-		Pod: model.Pod{
-			UID:            string(p.UID),
-			Namespace:      namespaceOf(p),
-			Name:           p.Name,
-			ServiceAccount: p.Spec.ServiceAccountName,
-			Workload:       workload(p),
-			Node:           cmp.Or(p.Spec.NodeName, on.Node),
-		},
+		UID:            string(p.UID),
+		Namespace:      namespaceOf(p),
+		Name:           p.Name,
+		ServiceAccount: p.Spec.ServiceAccountName,
+		Workload:       workload(p),
+		Node:           cmp.Or(p.Spec.NodeName, on.Node),
 	}
 	if on.Folder {
 		w.NetNS = p.Annotations[NetNSAnnotation]

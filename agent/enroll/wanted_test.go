@@ -9,15 +9,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sluice-mesh/sluice/agent/objects"
-	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
 // basic is a pod that is enrolled on node n1.
 func basic(edit func(*corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "web-0", UID: "u1"},
-		Spec:       corev1.PodSpec{NodeName: "n1", ServiceAccountName: "web"},
-		Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: "10.1.0.7"}, {IP: "fd00::7"}}},
+		Namespace: "apps", Name: "web-0", UID: "u1",
+		Spec:   corev1.PodSpec{NodeName: "n1", ServiceAccountName: "web"},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: "10.1.0.7"}, {IP: "fd00::7"}}},
 	}
 	if edit != nil {
 		edit(p)
@@ -47,7 +46,7 @@ func TestWhichPodsAreEnrolled(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			set := &objects.Set{
-				Namespaces: []*corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "out", Labels: map[string]string{MeshLabel: "disabled"}}}},
+				Namespaces: []*corev1.Namespace{{Name: "out", Labels: map[string]string{MeshLabel: "disabled"}}},
 				Pods:       []*corev1.Pod{c.pod},
 			}
 			if got := len(Desired(set, Selector{Node: "n1", Folder: c.folder})) == 1; got != c.want {
@@ -65,7 +64,7 @@ func TestWhatIsKnownOfAPod(t *testing.T) {
 	})
 	got := Desired(&objects.Set{Pods: []*corev1.Pod{pod}}, Selector{Node: "n1", Folder: true})
 	want := []Wanted{{
-		Pod:   model.Pod{UID: "u1", Namespace: "apps", Name: "web-0", ServiceAccount: "web", Workload: "web", Node: "n1"},
+		UID: "u1", Namespace: "apps", Name: "web-0", ServiceAccount: "web", Workload: "web", Node: "n1",
 		NetNS: "/run/netns/web",
 		IPs:   []netip.Addr{netip.MustParseAddr("10.1.0.7"), netip.MustParseAddr("fd00::7")},
 	}}

@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -44,7 +43,7 @@ func complete(all map[key]served) *objects.Set {
 		}
 	}
 	for _, name := range missingNamespaces(all) {
-		n := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, UID: uid(key{kind: "Namespace", name: name}), Generation: 1}}
+		n := &corev1.Namespace{Name: name, UID: uid(key{kind: "Namespace", name: name}), Generation: 1}
 		defaultNamespace(n)
 		set.Namespaces = append(set.Namespaces, n)
 	}

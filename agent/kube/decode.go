@@ -4,6 +4,7 @@ import (
 	gojson "encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	apimachinery "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -111,8 +112,7 @@ func (d *document) strict(into any) []fault {
 	}
 	var faults []fault
 	for _, e := range unknown {
-		var at json.FieldError
-		if errors.As(e, &at) {
+		if at, ok := errors.AsType[json.FieldError](e); ok {
 			faults = append(faults, d.unknown(at.FieldPath()))
 		}
 	}
@@ -124,8 +124,7 @@ func (d *document) unknown(path string) fault {
 }
 
 func (d *document) decodeFault(err error) fault {
-	var wrong *gojson.UnmarshalTypeError
-	if errors.As(err, &wrong) {
+	if wrong, ok := errors.AsType[*gojson.UnmarshalTypeError](err); ok {
 		return fault{d.lineAt(wrong.Offset), fmt.Sprintf("%s: must be %s, is %s", wrong.Field, wrong.Type, wrong.Value)}
 	}
 	return fault{d.node.Line, err.Error()}
@@ -140,10 +139,8 @@ func (d *document) fieldFaults(errs field.ErrorList) []fault {
 }
 
 func appendNew(faults []fault, f fault) []fault {
-	for _, known := range faults {
-		if known == f {
-			return faults
-		}
+	if slices.Contains(faults, f) {
+		return faults
 	}
 	return append(faults, f)
 }

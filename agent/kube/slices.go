@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -94,10 +93,8 @@ func slicesOf(s *corev1.Service, pods []*corev1.Pod) []*discoveryv1.EndpointSlic
 			for some := range slices.Chunk(endpoints[same], sliceSize) {
 				name := fmt.Sprintf("%s-%s-%d", s.Name, strings.ToLower(string(family)), len(made))
 				made = append(made, &discoveryv1.EndpointSlice{
-					ObjectMeta: metav1.ObjectMeta{
-						Namespace: s.Namespace, Name: name, Generation: 1, UID: uid(key{"EndpointSlice", s.Namespace, name}),
-						Labels: map[string]string{discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: "sluice.dev"},
-					},
+					Namespace: s.Namespace, Name: name, Generation: 1, UID: uid(key{"EndpointSlice", s.Namespace, name}),
+					Labels:      map[string]string{discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: "sluice.dev"},
 					AddressType: family, Endpoints: some, Ports: ports[same],
 				})
 			}

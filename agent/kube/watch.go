@@ -149,7 +149,7 @@ func (w *watcher) watch(folders []string) (added bool) {
 func (w *watcher) add(path string) (added bool, _ error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return false, nil // it has just gone; the next reading sees that
+		return false, nil //nolint:nilerr // it has just gone; the next reading sees that
 	}
 	if before, ok := w.watched[path]; ok {
 		if os.SameFile(before, info) {

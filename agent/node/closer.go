@@ -59,7 +59,7 @@ func (c *closer) run(ctx context.Context) {
 			}
 			continue
 		}
-		closed, err := c.kernel.CloseBypassed(b.netns, bypassedRate)
+		closed, err := c.kernel.CloseBypassed(ctx, b.netns, bypassedRate)
 		unix.Close(b.netns)
 		if err != nil {
 			c.log.Error("connections that went direct are not all closed", "pod", b.pod, "closed", closed, "error", err)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -229,7 +230,7 @@ func (k *fakeKernel) SetBypass(on bool) error {
 	return k.write(fmt.Sprintf("bypass %t", on), func() {})
 }
 
-func (k *fakeKernel) CloseBypassed(netns, perSecond int) (int, error) {
+func (k *fakeKernel) CloseBypassed(_ context.Context, netns, perSecond int) (int, error) {
 	k.w.mu.Lock()
 	defer k.w.mu.Unlock()
 	ns, err := inode(netns)

@@ -146,6 +146,58 @@ func TestAPodThatEndedIsReleasedSoonInAnyCase(t *testing.T) {
 	})
 }
 
+// Its listener cannot be taken out at first: the proxy keeps the pod until it can.
+func TestAProxyKeepsAPodThatIsSteeredTo(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.settled()
+		w.do(func() { w.kernel.refuse = refusing("clear listener") })
+		w.publish(service("a", "10.96.0.1", 80))
+		w.soon()
+		w.expect("refused", w.steered(), "c1")
+		w.do(func() { w.kernel.refuse = nil })
+		w.after(time.Second)
+		w.inOrder("refuses to clear listener", "kernel: clear listener 100 ipv4", "kernel: clear listener 100 ipv6", "proxy 1 taking in pods",
+			"kernel: remove pod 100", "pod c1 is released")
+	})
+	bubble(t, func(w *world) {
+		w.settled()
+		w.do(func() { w.kernel.refuse = refusing("clear listener") })
+		w.publish(service("a", "10.96.0.1", 80))
+		w.after(time.Second)
+		w.inOrder("refuses to clear listener", "pod c1 is released", "proxy 1 taking in pods") // soon, in any case
+	})
+}
+
+func TestAPodThatEndsWhileNothingIsSteeredLeavesTheProxyToo(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.settled()
+		w.do(w.kernel.hang)
+		w.after(3 * time.Second)
+		w.expect("hangs", w.steered(), "")
+		w.publish(service("a", "10.96.0.1", 80))
+		w.soon()
+		w.inOrder("the heartbeat stops", "pod c1 ends", "proxy 1 taking in pods", "kernel: remove pod 100", "pod c1 is released")
+	})
+}
+
+// The same pod is enrolled anew, with another listener, and the proxy still has the old one.
+func TestAPodThatIsEnrolledAnewWaitsForAnAckOfItsOwn(t *testing.T) {
+	bubble(t, func(w *world) {
+		p := w.settled()
+		w.do(func() { manual(p) })
+		w.publish(service("a", "10.96.0.1", 80))
+		w.soon()
+		w.publish(service("a", "10.96.0.1", 80), client("c1"))
+		w.after(time.Second)
+		w.expect("not acked", w.steered(), "")
+		for w.take(p) {
+			w.ack(p)
+		}
+		w.soon()
+		w.expect("acked", w.steered(), "c1")
+	})
+}
+
 func TestWithoutAProxyFor500msConnectionsGoDirect(t *testing.T) {
 	bubble(t, func(w *world) {
 		p := w.settled()
@@ -169,6 +221,7 @@ func TestWithoutAProxyFor500msConnectionsGoDirect(t *testing.T) {
 		w.expect("then they go direct", w.steered(), "")
 		w.expect("state", w.status().Liveness.State, "down")
 		w.expect("reason", w.status().Liveness.Reason, "no proxy for 500ms")
+		w.expect("the pod's", w.status().Pods[0].Reason, "no proxy for 500ms")
 		for _, fd := range queued {
 			if got := peek(fd); got != "reset" {
 				t.Errorf("a connection that was queued is %s", got)
@@ -198,11 +251,32 @@ func TestStragglersAreResetToo(t *testing.T) {
 		w.crash(p)
 		w.after(560 * time.Millisecond)
 		w.expect("direct", w.steered(), "")
-		late := w.pods.dial("c1", model.IPv4)
-		defer unix.Close(late)
-		w.after(100 * time.Millisecond)
-		if got := peek(late); got != "reset" {
-			t.Errorf("a connection that came late is %s", got)
+		for range 2 {
+			late := w.pods.dial("c1", model.IPv4)
+			defer unix.Close(late)
+			w.after(90 * time.Millisecond)
+			if got := peek(late); got != "reset" {
+				t.Errorf("a connection that came late is %s", got)
+			}
+		}
+	})
+}
+
+// But none that comes once a proxy is back.
+func TestNothingIsResetOnceAProxyIsBack(t *testing.T) {
+	bubble(t, func(w *world) {
+		p := w.settled()
+		w.crash(p)
+		w.after(560 * time.Millisecond)
+		w.expect("direct", w.steered(), "")
+		w.connect()
+		w.soon()
+		w.expect("back", w.steered(), "c1")
+		queued := w.pods.dial("c1", model.IPv4)
+		defer unix.Close(queued)
+		w.after(time.Second)
+		if got := peek(queued); got != "open" {
+			t.Errorf("the connection is %s", got)
 		}
 	})
 }
@@ -285,6 +359,9 @@ func TestWhatAProxyRefusesIsNotReportedAsAccepted(t *testing.T) {
 		c := w.status().Routes[0].Parents[0].Conditions[0]
 		w.expect("message", c.Message, `the proxy on node "n1" refused Service shop/a: the table is odd; its previous version serves on`)
 		w.expect("in the kernel", w.inKernel(), "10.96.0.1:80, 10.96.0.12:80")
+		if got := gather(t, w.registry)["sluice_agent_refused_units"]; got != 1 {
+			t.Errorf("%v units are counted as refused", got)
+		}
 		states := len(w.told("state: "))
 		w.do(func() { mark(w.proxies.changed) })
 		w.soon()
@@ -338,6 +415,12 @@ func TestADrainingProxyIsReleasedWhenAnotherServes(t *testing.T) {
 		w.soon()
 		w.inOrder("exempt [2 1]", "proxy 2 is admitted", "proxy 2 acks", "proxy 1 is told that it is released")
 		w.expect("afterwards", w.steered(), "c1")
+		w.publish(service("b", "10.96.0.2", 80), client("c1"))
+		w.soon()
+		if got := w.told("is told that it is released"); len(got) != 1 {
+			t.Errorf("it is told more than once: %q", got)
+		}
+		w.expect("the old one", w.status().Proxies[0].State, "released")
 		if got := w.told("clear listener"); len(got) != 0 {
 			t.Errorf("the kernel was told to %q", got)
 		}
@@ -348,18 +431,23 @@ func TestADrainingProxyIsReleasedWhenAnotherServes(t *testing.T) {
 func TestAPodThatTheSuccessorLacksGoesDirectBeforeTheRelease(t *testing.T) {
 	bubble(t, func(w *world) {
 		p := w.settled()
+		w.publish(service("a", "10.96.0.1", 80), client("c1"), client("c2"))
+		w.soon()
 		q := w.connect(func(q *fakeProxy) { q.lacks = func(x *push.Pod) bool { return x.UID == "c1" } })
 		w.soon()
 		w.drain(p)
 		w.after(900 * time.Millisecond)
-		w.expect("in the meantime", w.steered(), "c1")
+		w.expect("in the meantime", w.steered(), "c1, c2")
 		w.after(200 * time.Millisecond)
-		w.expect("then", w.steered(), "")
+		w.expect("then", w.steered(), "c2")
 		w.inOrder("proxy 1 drains", "clear listener 100 ipv4", "clear listener 100 ipv6", "proxy 1 is told that it is released")
 		w.do(func() { q.lacks = nil })
 		w.retryPods(q)
 		w.soon()
-		w.expect("once it takes the pod", w.steered(), "c1")
+		w.expect("once it takes the pod", w.steered(), "c1, c2")
+		if got := w.told("clear listener 101"); len(got) != 0 {
+			t.Errorf("the pod that it had all the time was not left alone: %q", got)
+		}
 	})
 }
 
@@ -397,6 +485,24 @@ func TestASuccessorThatDoesNotGetReadyIsNotWaitedForLong(t *testing.T) {
 	})
 }
 
+// One that was released accepts no more, though it is still there and has the pod.
+func TestAProxyThatWasReleasedAcceptsForNobody(t *testing.T) {
+	bubble(t, func(w *world) {
+		p := w.settled()
+		q := w.connect()
+		w.soon()
+		w.drain(p)
+		w.soon()
+		w.inOrder("proxy 1 is told that it is released")
+		w.connect(func(r *fakeProxy) { r.lacks = func(*push.Pod) bool { return true } })
+		w.soon()
+		w.expect("one has it", w.steered(), "c1")
+		w.crash(q)
+		w.soon()
+		w.expect("none has it", w.steered(), "")
+	})
+}
+
 // A pod that only a proxy had which crashed is not left to queue for another that does not have it.
 func TestAPodThatTheOtherProxyLacksGoesDirect(t *testing.T) {
 	for _, half := range []bool{false, true} {
@@ -428,6 +534,22 @@ func refusing(words string) func(string) error {
 		}
 		return nil
 	}
+}
+
+func TestAProxyIsAdmittedOnceItHasAnsweredTheFirstState(t *testing.T) {
+	bubble(t, func(w *world) {
+		p := w.connect(manual)
+		w.publish(client("c1"))
+		w.soon()
+		w.take(p)
+		w.soon()
+		if len(w.told("is admitted")) != 0 {
+			t.Error("it was admitted too early")
+		}
+		w.ack(p)
+		w.soon()
+		w.inOrder("proxy 1 acks", "proxy 1 is admitted")
+	})
 }
 
 func TestAProxyIsAdmittedOnceItsOwnConnectionsAreLeftAlone(t *testing.T) {
@@ -481,6 +603,24 @@ func TestAUnitStaysForAsLongAsTheKernelHasItsFrontend(t *testing.T) {
 		if err := w.node.Ready(w.ctx); err != nil {
 			t.Errorf("it is not ready: %v", err)
 		}
+	})
+}
+
+// A write that ends half-way leaves some of what is new in the kernel: the proxy has to keep that.
+func TestWhatAWriteLeftBehindCountsAsThere(t *testing.T) {
+	bubble(t, func(w *world) {
+		p := w.settled()
+		w.do(func() { w.kernel.refuse = refusing("set 10.96.0.3:80") })
+		w.publish(service("a", "10.96.0.1", 80), service("b", "10.96.0.2", 80), service("c", "10.96.0.3", 80), client("c1"))
+		w.soon()
+		w.expect("half of it", w.inKernel(), "10.96.0.1:80, 10.96.0.2:80")
+		w.do(func() { w.kernel.refuse = refusing("remove 10.96.0.2:80") })
+		w.publish(service("a", "10.96.0.1", 80), client("c1"))
+		w.after(time.Minute)
+		w.expect("units", w.inForce(p), "shop/a, shop/b, shop/c")
+		w.do(func() { w.kernel.refuse = nil })
+		w.after(10 * time.Second)
+		w.expect("repaired", w.inKernel()+" of "+w.inForce(p), "10.96.0.1:80 of shop/a")
 	})
 }
 

@@ -54,7 +54,6 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 // update sets the gauges.
 func (m *metrics) update(n *Node, proxies []push.Proxy) {
 	m.frontends.Set(float64(len(n.frontends.may)))
-	m.pods.Reset()
 	for _, s := range []string{"serving", "waiting", "failed", "ending"} {
 		m.pods.WithLabelValues(s).Set(0)
 	}

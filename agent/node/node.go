@@ -52,7 +52,7 @@ type Kernel interface {
 	LastBeat() time.Duration
 	SetProxyCgroups(ids [2]uint64) error
 	SetBypass(on bool) error
-	CloseBypassed(netns, perSecond int) (int, error)
+	CloseBypassed(ctx context.Context, netns, perSecond int) (int, error)
 	Counters() (map[string]uint64, error)
 	Check() error
 }

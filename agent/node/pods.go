@@ -106,7 +106,7 @@ func (n *Node) trackPods(now time.Time) {
 		}
 	}
 	view := n.pods.View()
-	t.settled, t.failed = view.Settled && n.desired != nil, view.Failed
+	t.settled, t.failed = view.Settled, view.Failed
 	held := map[*enroll.Pod]bool{}
 	for _, h := range view.Pods {
 		held[h.Pod] = true
@@ -150,7 +150,7 @@ func (n *Node) addPods(now time.Time) {
 		} else {
 			p.err = nil
 			p.told = &push.Pod{
-				EnrolledPod: model.EnrolledPod{Pod: p.Wanted.Pod, Families: p.Families()},
+				Pod: p.Wanted.Pod, Families: p.Families(),
 				Descriptors: p.Descriptors,
 			}
 			n.resend = true

@@ -61,7 +61,7 @@ func (n *Node) release(now time.Time, proxies []push.Proxy) {
 		if !p.Draining || p.Released {
 			continue
 		}
-		if !n.podTable.steered() || serving(proxies) != nil && n.handedOver(proxies) {
+		if !n.podTable.steered() || n.handedOver(proxies) {
 			n.log.Info("proxy is released", "proxy", p.ID)
 			n.proxies.Release(p.ID)
 		} else if until, _ := successor(p, proxies); now.Before(until) {
@@ -81,12 +81,9 @@ func (n *Node) handedOver(proxies []push.Proxy) bool {
 	return !slices.Contains(slices.Collect(maps.Values(n.podTable.inherited)), true)
 }
 
-// staying returns the proxies that pods can be left with. One that drains is none once another serves and has had the
-// time to take over: what it has not taken by then is steered to nobody.
+// staying returns the proxies that pods can be left with. One that drains is none once another has had the time to take
+// over: what that has not taken by then is steered to nobody.
 func staying(now time.Time, proxies []push.Proxy) []push.Proxy {
-	if serving(proxies) == nil {
-		return proxies
-	}
 	return slices.DeleteFunc(slices.Clone(proxies), func(p push.Proxy) bool {
 		until, _ := successor(p, proxies)
 		return p.Draining && !now.Before(until)

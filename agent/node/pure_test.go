@@ -102,7 +102,7 @@ func TestBackoff(t *testing.T) {
 
 // unit is a Service of shop with frontends at 10.96.0.N:80, N being the id.
 func unit(name string, ids ...uint32) *model.Service {
-	s := &model.Service{ServiceKey: model.ServiceKey{Namespace: "shop", Name: name}}
+	s := &model.Service{Namespace: "shop", Name: name}
 	p := model.Port{Number: 80, Default: model.EndpointsKey{Namespace: "shop", Name: name, Port: 80}}
 	for _, id := range ids {
 		p.Frontends = append(p.Frontends, model.Frontend{ID: id, Address: address(id).Addr()})
@@ -292,6 +292,55 @@ func TestSpareEndpoints(t *testing.T) {
 	}
 }
 
+func TestServing(t *testing.T) {
+	ready := push.Proxy{ID: 1, Synced: true, Admitted: true, Ready: true}
+	with := func(id uint64, edit func(*push.Proxy)) push.Proxy {
+		p := ready
+		p.ID = id
+		edit(&p)
+		return p
+	}
+	for name, c := range map[string]struct {
+		proxies []push.Proxy
+		want    uint64 // 0: none
+	}{
+		"none":                {nil, 0},
+		"one":                 {[]push.Proxy{ready}, 1},
+		"the newest":          {[]push.Proxy{ready, with(2, func(*push.Proxy) {})}, 2},
+		"not one that syncs":  {[]push.Proxy{ready, with(2, func(p *push.Proxy) { p.Ready = false })}, 1},
+		"not one that drains": {[]push.Proxy{ready, with(2, func(p *push.Proxy) { p.Draining = true })}, 1},
+		"nor one that did":    {[]push.Proxy{with(2, func(p *push.Proxy) { p.Released = true })}, 0},
+	} {
+		id := uint64(0)
+		if p := serving(c.proxies); p != nil {
+			id = p.ID
+		}
+		if id != c.want {
+			t.Errorf("%s: %d, want %d", name, id, c.want)
+		}
+	}
+}
+
+func TestSuccessor(t *testing.T) {
+	began := time.Unix(1000, 0)
+	leaves := push.Proxy{ID: 2, Draining: true, DrainAt: began}
+	for name, c := range map[string]struct {
+		others []push.Proxy
+		want   bool
+	}{
+		"nobody":                {nil, false},
+		"a newer one":           {[]push.Proxy{{ID: 3}}, true},
+		"an older one":          {[]push.Proxy{{ID: 1}}, false},
+		"one that leaves too":   {[]push.Proxy{{ID: 3, Draining: true}}, false},
+		"one of them will stay": {[]push.Proxy{{ID: 3, Draining: true}, {ID: 4}}, true},
+	} {
+		until, expected := successor(leaves, append(c.others, leaves))
+		if expected != c.want || !until.Equal(began.Add(time.Second)) {
+			t.Errorf("%s: %t until %v", name, expected, until)
+		}
+	}
+}
+
 func TestExemptions(t *testing.T) {
 	in := func(cgroups ...uint64) []push.Proxy {
 		var all []push.Proxy
@@ -312,6 +361,7 @@ func TestExemptions(t *testing.T) {
 		"the first is gone":                  {[2]uint64{6, 5}, in(6), [2]uint64{6, 5}},
 		"all are gone":                       {[2]uint64{6, 5}, nil, [2]uint64{6, 5}},
 		"the newest two":                     {[2]uint64{6, 5}, in(5, 6, 7), [2]uint64{7, 6}},
+		"a cgroup that nobody could tell":    {[2]uint64{5}, in(0, 6), [2]uint64{6, 5}},
 		"the same two":                       {[2]uint64{5, 6}, in(5, 6), [2]uint64{5, 6}},
 		"one whose cgroup nobody could tell": {[2]uint64{5}, in(0), [2]uint64{5}},
 	} {
@@ -395,7 +445,7 @@ func TestDeriveKeepsWhatDidNotChange(t *testing.T) {
 	}
 	sets := func(address string) []model.EndpointSet {
 		return []model.EndpointSet{
-			{EndpointsKey: model.EndpointsKey{Name: "a"}}, {EndpointsKey: model.EndpointsKey{Name: "b"}, Endpoints: []model.Endpoint{{Node: address}}},
+			{Name: "a"}, {Name: "b", Endpoints: []model.Endpoint{{Node: address}}},
 		}
 	}
 	ids := map[netip.AddrPort]uint32{address(1): 11, address(2): 12}

@@ -18,7 +18,7 @@ import (
 // Whatever happens in whatever order, no connection meets a half-made state; and once it is quiet, everything is as the
 // objects ask for.
 func TestAnyOrderOfEvents(t *testing.T) {
-	seeds := uint64(300)
+	seeds := uint64(10000)
 	if testing.Short() {
 		seeds = 50
 	}
@@ -45,7 +45,6 @@ type chaos struct {
 	services map[string]*corev1.Service
 	backends map[string]string // of the route that each has
 	clients  map[string]bool
-	version  int
 
 	alive    []*fakeProxy
 	detached []*fakeProxy // that have not found the agent again after it was restarted

@@ -63,6 +63,7 @@ func TestStatusOfANewNode(t *testing.T) {
 			t.Errorf("there is a null in %s", text)
 		}
 		w.expect("liveness", w.status().Liveness.State, "waiting")
+		w.expect("written to the kernel", strings.Join(w.told("kernel"), ", "), "")
 		model, err := w.node.Config(w.ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -149,7 +150,8 @@ func TestALoopThatDoesNotTurn(t *testing.T) {
 func TestBypass(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.settled()
-		w.publish(service("a", "10.96.0.1", 80), client("c1"), client("c2"))
+		w.do(func() { w.kernel.refuse = refusing("add pod 102") }) // c3 is not redirected, and has nothing to come back from
+		w.publish(service("a", "10.96.0.1", 80), client("c1"), client("c2"), client("c3"))
 		w.soon()
 		before := len(w.told("close bypassed"))
 		if err := w.node.SetBypass(w.ctx, true); err != nil || len(w.told("kernel: bypass true")) != 1 {
@@ -176,7 +178,7 @@ func TestBypass(t *testing.T) {
 // A pod that the kernel does not take is tried again, at first soon; the others do not wait for it.
 func TestAPodThatTheKernelDoesNotTake(t *testing.T) {
 	bubble(t, func(w *world) {
-		w.settled()
+		p := w.settled()
 		w.do(func() { w.kernel.refuse = refusing("add pod 101") })
 		w.publish(service("a", "10.96.0.1", 80), client("c1"), client("c2"), client("c3"))
 		w.after(10 * time.Second)
@@ -187,8 +189,12 @@ func TestAPodThatTheKernelDoesNotTake(t *testing.T) {
 		if err := w.node.Ready(w.ctx); err != nil {
 			t.Errorf("one pod makes the node unready: %v", err)
 		}
-		w.do(func() { w.kernel.refuse = nil })
+		w.do(func() { w.kernel.refuse = nil; manual(p) })
 		w.after(10 * time.Second)
+		w.expect("then it waits like any other", w.status().Pods[1].State, "waiting")
+		w.take(p)
+		w.ack(p)
+		w.soon()
 		w.expect("all", w.steered(), "c1, c2, c3")
 	})
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,8 +12,8 @@ import (
 // since returns what happened after the last line with a word in it.
 func (w *world) since(word string) string {
 	all := w.told("")
-	for i := len(all) - 1; i >= 0; i-- {
-		if strings.Contains(all[i], word) {
+	for i, a := range slices.Backward(all) {
+		if strings.Contains(a, word) {
 			return strings.Join(all[i+1:], "\n")
 		}
 	}
@@ -123,6 +124,51 @@ func TestASuccessorWithoutAProxyTakesTheListenersOut(t *testing.T) {
 		w.never("clear listener")
 		w.after(200 * time.Millisecond)
 		w.inOrder("the agent starts anew", "clear listener 100 ipv4", "clear listener 100 ipv6")
+	})
+}
+
+// Not even when it is not known yet whose the namespaces are; but what cannot be claimed then stays enrolled.
+func TestASuccessorWithoutAProxyTakesOutListenersThatNoPodHasClaimed(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.settled()
+		w.restart()
+		w.do(func() { w.pods.slow = true })
+		w.publish(service("a", "10.96.0.1", 80), client("c1"))
+		w.after(3 * time.Second)
+		w.inOrder("the agent starts anew", "clear listener 100 ipv4", "clear listener 100 ipv6")
+		w.never("remove pod")
+	})
+}
+
+// As long as the kernel may steer to a proxy that we do not know, nothing is added for it: neither before the kernel has
+// told what it steers to, nor while it does not take that out, nor before all pods were tried.
+func TestNothingIsAddedWhileItIsNotKnownWhatIsSteeredTo(t *testing.T) {
+	for name, during := range map[string]func(w *world){
+		"the pods cannot be listed":         func(w *world) { w.kernel.refuse = refusing("list the pods") },
+		"the listeners cannot be taken out": func(w *world) { w.kernel.refuse, w.pods.slow = refusing("clear listener"), true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(w *world) {
+				w.settled()
+				w.do(func() { during(w) })
+				w.restart()
+				w.publish(service("a", "10.96.0.1", 80), service("b", "10.96.0.2", 80), client("c1"))
+				w.after(5 * time.Second)
+				w.expect("state", w.status().Liveness.State, "down")
+				w.expect("in the kernel", w.inKernel(), "10.96.0.1:80")
+			})
+		})
+	}
+	bubble(t, func(w *world) {
+		w.settled()
+		w.restart()
+		w.do(func() { w.pods.slow = true })
+		w.publish(service("a", "10.96.0.1", 80), service("b", "10.96.0.2", 80), client("c1"))
+		w.connect() // another one than the proxy that was there
+		w.after(500 * time.Millisecond)
+		w.expect("no pod was tried", w.inKernel(), "10.96.0.1:80")
+		w.after(time.Second)
+		w.expect("after a second", w.inKernel(), "10.96.0.1:80, 10.96.0.2:80")
 	})
 }
 

@@ -17,7 +17,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -310,8 +309,8 @@ func (w *world) publish(all ...any) { w.node.Publish(setOf(all...), nil) }
 // service is one that is redirected also without a route.
 func service(name, ip string, ports ...int32) *corev1.Service {
 	s := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Annotations: map[string]string{compile.AnnotationRedirect: "always"}},
-		Spec:       corev1.ServiceSpec{ClusterIP: ip, ClusterIPs: []string{ip}},
+		Namespace: "shop", Name: name, Annotations: map[string]string{compile.AnnotationRedirect: "always"},
+		Spec: corev1.ServiceSpec{ClusterIP: ip, ClusterIPs: []string{ip}},
 	}
 	for _, p := range ports {
 		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("p", p), Port: p, Protocol: corev1.ProtocolTCP})
@@ -326,7 +325,7 @@ func closed(s *corev1.Service) *corev1.Service {
 
 // route binds to a Service of shop and sends everything to backends there, port 80.
 func route(name, parent string, backends ...string) *gatewayv1.HTTPRoute {
-	r := &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Generation: 1}}
+	r := &gatewayv1.HTTPRoute{Namespace: "shop", Name: name, Generation: 1}
 	r.Spec.ParentRefs = []gatewayv1.ParentReference{{Group: new(gatewayv1.Group("")), Kind: new(gatewayv1.Kind("Service")), Name: gatewayv1.ObjectName(parent)}}
 	var rule gatewayv1.HTTPRouteRule
 	for _, b := range backends {
@@ -339,7 +338,7 @@ func route(name, parent string, backends ...string) *gatewayv1.HTTPRoute {
 }
 
 func client(uid string) *corev1.Pod {
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: uid, UID: types.UID(uid)}, Spec: corev1.PodSpec{NodeName: "n1"}}
+	return &corev1.Pod{Namespace: "shop", Name: uid, UID: types.UID(uid), Spec: corev1.PodSpec{NodeName: "n1"}}
 }
 
 func families() []model.Family { return []model.Family{model.IPv4, model.IPv6} }

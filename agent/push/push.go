@@ -150,7 +150,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) accepted(ctx context.Context, c *net.UnixConn) {
 	peer, err := peerOf(c, s.cfg.Proc, s.cfg.Cgroup)
 	if err != nil {
-		c.Close()
+		_ = c.Close() // nothing was said on it
 		s.cfg.Log.Warn("proxy dropped", "reason", err)
 		return
 	}

@@ -161,7 +161,7 @@ func (w *world) only() Proxy {
 
 func service(name string, id uint32) *model.Service {
 	return &model.Service{
-		ServiceKey: model.ServiceKey{Namespace: "ns", Name: name},
+		Namespace: "ns", Name: name,
 		Ports: []model.Port{{Number: 80, Frontends: []model.Frontend{{
 			ID: id, Address: netip.AddrFrom4([4]byte{10, 96, 0, byte(id)}),
 		}}}},
@@ -169,13 +169,13 @@ func service(name string, id uint32) *model.Service {
 }
 
 func endpoints(name string) *model.EndpointSet {
-	return &model.EndpointSet{EndpointsKey: model.EndpointsKey{Namespace: "ns", Name: name, Port: 80}}
+	return &model.EndpointSet{Namespace: "ns", Name: name, Port: 80}
 }
 
 // testPod has descriptors of /dev/null.
 func testPod(uid string) *Pod {
 	return &Pod{
-		EnrolledPod: model.EnrolledPod{Pod: model.Pod{UID: uid}, Families: []model.Family{model.IPv4, model.IPv6}},
+		UID: uid, Families: []model.Family{model.IPv4, model.IPv6},
 		Descriptors: func() ([]int, error) {
 			var fds []int
 			for range 3 {

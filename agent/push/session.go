@@ -58,7 +58,7 @@ func (s *Server) serve(ctx context.Context, t transport, peer Peer) {
 	}()
 	err := c.run(ctx)
 	cancel()
-	t.Close()
+	_ = t.Close() // the conversation is over, however it ended
 	<-done
 	s.unregister(c)
 	switch {

@@ -41,8 +41,7 @@ func ListenUnix(path string) (*net.UnixListener, func() error, error) {
 	remove, err := publish(fresh, path)
 	if err != nil {
 		l.Close()
-		os.Remove(fresh)
-		return nil, nil, fmt.Errorf("make the socket %s: %w", path, err)
+		return nil, nil, errors.Join(fmt.Errorf("make the socket %s: %w", path, err), os.Remove(fresh))
 	}
 	return l, remove, nil
 }
@@ -60,7 +59,7 @@ func vacant(path string) error {
 	}
 	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err == nil {
-		c.Close()
+		_ = c.Close() // nothing was said on it
 		return fmt.Errorf("another process serves on %s: stop it, or choose another path", path)
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) {

@@ -25,8 +25,8 @@ func TestMessagesArriveAsTheyWereSent(t *testing.T) {
 	for _, msg := range []any{
 		&model.Register{Protocol: model.ProtocolVersion, PID: 7},
 		&model.Update{Version: 1, Full: true, RemovedServices: []model.ServiceKey{key}, Endpoints: []model.EndpointSet{{
-			EndpointsKey: model.EndpointsKey{Namespace: "shop", Name: "web", Port: 80},
-			Endpoints:    []model.Endpoint{{Address: netip.MustParseAddrPort("[fd00::1]:8080"), Zone: "a"}},
+			Namespace: "shop", Name: "web", Port: 80,
+			Endpoints: []model.Endpoint{{Address: netip.MustParseAddrPort("[fd00::1]:8080"), Zone: "a"}},
 		}}},
 		&model.Pods{Version: 2, Removed: []string{"uid"}, Complete: true},
 		&model.Ack{Version: 2, Refused: []model.Refusal{{Service: &key, Reason: "why"}, {Pod: "uid", Reason: "why"}}},
@@ -55,7 +55,7 @@ func TestDescriptorsStayWithTheirMessage(t *testing.T) {
 		var fds []int
 		var names []string
 		for j := range i + 1 {
-			pods.Added = append(pods.Added, model.EnrolledPod{Pod: model.Pod{UID: fmt.Sprint(j)}, Families: []model.Family{model.IPv4}})
+			pods.Added = append(pods.Added, model.EnrolledPod{UID: fmt.Sprint(j), Families: []model.Family{model.IPv4}})
 			for _, kind := range []string{"netns", "listener"} {
 				name := fmt.Sprintf("%s-%d-%d", kind, i, j)
 				names = append(names, name)

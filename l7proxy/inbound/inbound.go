@@ -128,7 +128,7 @@ func (s *Listener) Close() error {
 	}
 	// The descriptor has copies elsewhere, so closing it would not end the waiting.
 	err := l.control(unix.EPOLL_CTL_DEL, s.fd, nil)
-	for n := 0; n < maxDrain; n++ {
+	for range maxDrain {
 		fd, errno := accept4(s.fd)
 		if errno == unix.EINTR || errno == unix.ECONNABORTED {
 			continue

@@ -2,6 +2,7 @@ package router
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,12 +24,12 @@ func method(m model.Match, name string) model.Match { m.Method = name; return m 
 
 // header and query add a condition; a value that begins with "~" is a regular expression.
 func header(m model.Match, name, value string) model.Match {
-	m.Headers = append(m.Headers[:len(m.Headers):len(m.Headers)], valueMatch(name, value))
+	m.Headers = append(slices.Clip(m.Headers), valueMatch(name, value))
 	return m
 }
 
 func query(m model.Match, name, value string) model.Match {
-	m.Query = append(m.Query[:len(m.Query):len(m.Query)], valueMatch(name, value))
+	m.Query = append(slices.Clip(m.Query), valueMatch(name, value))
 	return m
 }
 

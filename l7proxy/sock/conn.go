@@ -265,8 +265,8 @@ func (c *Conn) peek(fd uintptr) {
 	p.stale = errno != unix.EAGAIN && errno != unix.EINTR
 }
 
-// SetDeadline, SetReadDeadline and SetWriteDeadline end what waits at that time, with os.ErrDeadlineExceeded. The zero
-// Time: never.
+// SetDeadline ends what waits at that time, with os.ErrDeadlineExceeded; the zero Time: never. It is the deadline of
+// reads and writes.
 func (c *Conn) SetDeadline(t time.Time) error { return c.file.SetDeadline(t) }
 
 // SetReadDeadline is the deadline of reads.

@@ -29,7 +29,7 @@ func Dial(netns int, to netip.AddrPort, timeout time.Duration) (*Conn, error) {
 		return nil, err
 	}
 	if err := c.connected(timeout); err != nil {
-		c.Close()
+		_ = c.Close() // nothing was written to it
 		return nil, err
 	}
 	return c, nil

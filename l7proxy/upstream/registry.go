@@ -85,7 +85,7 @@ func (r *Registry) swap(s *Set, unit *model.EndpointSet) (left bool) {
 func (r *Registry) acquire(addr netip.AddrPort) *Endpoint {
 	e, ok := r.endpoints[addr]
 	if !ok {
-		e = &shared{Endpoint: Endpoint{Address: addr, hash: hashOf(addr)}}
+		e = &shared{Address: addr, hash: hashOf(addr)}
 		r.endpoints[addr] = e
 	}
 	e.sets++

@@ -67,7 +67,7 @@ func serveOne(backend string) error {
 			Backends: []model.Backend{{Weight: 90, Endpoints: key}, {Weight: 10, Endpoints: key}},
 		}
 	}
-	unit := &model.Service{ServiceKey: model.ServiceKey{Namespace: "shop", Name: "web"}, Ports: []model.Port{{
+	unit := &model.Service{Namespace: "shop", Name: "web", Ports: []model.Port{{
 		Number: 80, Default: key, Producer: &model.RouteTable{Explicit: true, Rules: []model.Rule{
 			rule(0, model.Match{Headers: []model.ValueMatch{{Name: "x-canary", Type: model.Exact, Value: "true"}}}), rule(1, model.Match{}),
 		}},

@@ -40,7 +40,7 @@ func Cgroup2(tb testing.TB) string {
 	if err != nil {
 		missing(tb, "%v", err)
 	}
-	dir, err := os.MkdirTemp(root, "sluice-test-")
+	dir, err := os.MkdirTemp(root, "sluice-test-") //nolint:usetesting // a cgroup is no folder for files
 	if err != nil {
 		missing(tb, "a cgroup cannot be made below %s: %v", root, err)
 	}
