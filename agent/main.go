@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -30,7 +31,12 @@ import (
 
 const controllerName = "sluice.dev/mesh"
 
-func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
+func main() {
+	// Pods' namespaces are entered on threads that end with that. The process's first thread cannot end, and would keep
+	// a namespace for good: nothing else may run on it.
+	runtime.LockOSThread()
+	os.Exit(run(os.Args[1:], os.Stderr))
+}
 
 // run returns the exit status: 2 for a bad command line, 1 for anything else that went wrong.
 func run(args []string, out io.Writer) int {

@@ -18,7 +18,7 @@ import (
 // Whatever happens in whatever order, no connection meets a half-made state; and once it is quiet, everything is as the
 // objects ask for.
 func TestAnyOrderOfEvents(t *testing.T) {
-	seeds := uint64(10000)
+	seeds := uint64(300)
 	if testing.Short() {
 		seeds = 50
 	}
