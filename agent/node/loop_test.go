@@ -48,6 +48,11 @@ func TestAFrontendEntersTheKernelAfterTheAck(t *testing.T) {
 		w.publish(service("a", "10.96.0.1", 80, 81), service("b", "10.96.0.2", 80), client("c1"))
 		w.after(time.Second)
 		w.expect("sent", w.inKernel(), "10.96.0.1:80")
+		for _, f := range w.status().Frontends {
+			if f.InKernel != (f.Address == address(1)) {
+				t.Errorf("a frontend is reported as %+v", f)
+			}
+		}
 		w.take(p)
 		w.after(time.Second)
 		w.expect("in force, and the agent does not know", w.inKernel(), "10.96.0.1:80")
@@ -174,7 +179,7 @@ func TestAPodThatEndsWhileNothingIsSteeredLeavesTheProxyToo(t *testing.T) {
 		w.do(w.kernel.hang)
 		w.after(3 * time.Second)
 		w.expect("hangs", w.steered(), "")
-		w.publish(service("a", "10.96.0.1", 80))
+		w.do(func() { w.pods.end("c1") })
 		w.soon()
 		w.inOrder("the heartbeat stops", "pod c1 ends", "proxy 1 taking in pods", "kernel: remove pod 100", "pod c1 is released")
 	})

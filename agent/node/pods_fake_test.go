@@ -48,6 +48,13 @@ func (f *fakePods) SetDesired(all []enroll.Wanted) {
 	f.enroll()
 }
 
+// end is the end of a pod's namespace. The lock is held.
+func (f *fakePods) end(uid string) {
+	f.held[uid].Ending = "its network namespace is gone"
+	f.w.note("pod %s ends", uid)
+	mark(f.changed)
+}
+
 // enroll brings in what is missing. The lock is held.
 func (f *fakePods) enroll() {
 	for _, uid := range slices.Sorted(maps.Keys(f.desired)) {

@@ -96,6 +96,9 @@ func sumOf(body io.Reader) (string, int64, error) {
 	return fmt.Sprintf("%x", sum.Sum(nil)), n, err
 }
 
+// aWhile is the limit for a large body.
+const aWhile = 10 * time.Minute
+
 func TestLargeBodies(t *testing.T) {
 	for _, chunked := range []bool{false, true} {
 		name := map[bool]string{false: "Length", true: "chunked"}[chunked]
@@ -104,18 +107,11 @@ func TestLargeBodies(t *testing.T) {
 	}
 }
 
-func (p *peer) noHurry() {
-	p.tb.Helper()
-	if err := p.SetDeadline(time.Now().Add(10 * time.Minute)); err != nil {
-		p.tb.Fatal(err)
-	}
-}
-
 func largeUp(t *testing.T, chunked bool) {
 	l := newLab(t, everything(), Limits{})
 	b := l.origin()
 	c := l.dial()
-	c.noHurry()
+	c.within(aWhile)
 	sent := make(chan string, 1)
 	go func() {
 		w := bufio.NewWriterSize(c, 100<<10)
@@ -130,7 +126,7 @@ func largeUp(t *testing.T, chunked bool) {
 		sent <- sum
 	}()
 	p := b.accept()
-	p.noHurry()
+	p.within(aWhile)
 	r, err := http.ReadRequest(bufio.NewReader(p))
 	if err != nil {
 		t.Fatal(err)
@@ -150,11 +146,11 @@ func largeDown(t *testing.T, chunked bool) {
 	l := newLab(t, everything(), Limits{})
 	b := l.origin()
 	c := l.dial()
-	c.noHurry()
 	c.send(get)
 	p := b.accept()
-	p.noHurry()
 	p.want(get)
+	c.within(aWhile)
+	p.within(aWhile)
 	sent := make(chan string, 1)
 	go func() {
 		w := bufio.NewWriterSize(p, 100<<10)

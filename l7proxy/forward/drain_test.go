@@ -108,6 +108,23 @@ func TestDrainLetsExchangesFinish(t *testing.T) {
 	}
 }
 
+// So does an answer of our own, when the endpoint has none.
+func TestDrainAndTheEndpointGoes(t *testing.T) {
+	l := newLab(t, everything(), Limits{})
+	b := l.origin()
+	c := l.dial()
+	c.send(get)
+	p := b.accept()
+	p.want(get)
+	ended := l.drain(t.Context())
+	p.close()
+	c.wantRefusal(502, "before it answered", true)
+	c.wantEnd()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // An answer whose head went out before the drain could not say close: its connection ends all the same.
 func TestDrainAfterTheHead(t *testing.T) {
 	l := newLab(t, everything(), Limits{})

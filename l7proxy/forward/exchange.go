@@ -86,7 +86,7 @@ func (x *exchange) serve() bool {
 		return x.unreadable(err)
 	}
 	x.head = head
-	x.last = head.Close || x.ending()
+	x.last = head.Close
 	x.rec.Method, x.rec.Authority, x.rec.Path = x.req.Method, x.req.Authority, x.req.Path
 	if err := x.body.begin(x.in.Buffered(), &x.head); err != nil {
 		return x.unreadable(err)

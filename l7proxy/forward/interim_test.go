@@ -88,6 +88,26 @@ func TestExpectTheEndpointSaysGoOn(t *testing.T) {
 	}
 }
 
+// A client that was told to go on sends its body in any case, also when the answer comes early.
+func TestExpectTheEndpointAnswersEarly(t *testing.T) {
+	l := newLab(t, everything(), Limits{})
+	b := l.origin()
+	c := l.dial()
+	c.send(expects)
+	p := b.accept()
+	p.want(expects)
+	p.send(goOn)
+	c.want(goOn)
+	c.send("he")
+	p.want("he")
+	p.send(okay)
+	c.want(okay)
+	c.send("llo" + get)
+	p.want("llo" + get)
+	p.send(okay)
+	c.want(okay)
+}
+
 // The client may send its body, or not and then something else: nobody can tell, so the connection ends.
 func TestExpectTheEndpointAnswersAtOnce(t *testing.T) {
 	for _, request := range []string{expects, expects2} {

@@ -155,6 +155,11 @@ func (l *lab) originOf(key model.EndpointsKey) *origin {
 // listen accepts connections of a client pod, as the worker does, and returns where.
 func (l *lab) listen(client *Client) string {
 	l.tb.Helper()
+	return l.listenOn(client, l.port)
+}
+
+func (l *lab) listenOn(client *Client, port *Port) string {
+	l.tb.Helper()
 	ln := listenTCP(l.tb)
 	go func() {
 		for {
@@ -163,7 +168,7 @@ func (l *lab) listen(client *Client) string {
 				return
 			}
 			if conn, err := sock.New(fd); err == nil {
-				go l.server.Serve(conn, client, l.port)
+				go l.server.Serve(conn, client, port)
 			}
 		}
 	}()

@@ -27,10 +27,13 @@ func newPeer(tb testing.TB, c net.Conn, who string) *peer {
 	tb.Helper()
 	p := &peer{TCPConn: c.(*net.TCPConn), tb: tb, who: who}
 	tb.Cleanup(p.close)
-	if err := p.SetDeadline(time.Now().Add(patience)); err != nil {
-		tb.Fatal(err)
-	}
+	p.within(patience)
 	return p
+}
+
+// within is the limit for what comes next.
+func (p *peer) within(d time.Duration) {
+	_ = p.SetDeadline(time.Now().Add(d)) // of a closed connection the next read or write tells
 }
 
 func (l *lab) dial() *peer { return l.dialTo(l.addr) }
@@ -46,6 +49,7 @@ func (l *lab) dialTo(addr string) *peer {
 
 func (p *peer) send(s string) {
 	p.tb.Helper()
+	p.within(patience)
 	if _, err := io.WriteString(p, s); err != nil {
 		p.tb.Fatalf("the %s sends %.80q: %v", p.who, s, err)
 	}
@@ -63,6 +67,7 @@ func (p *peer) sendLong(s string) {
 // want reads exactly these bytes.
 func (p *peer) want(s string) {
 	p.tb.Helper()
+	p.within(patience)
 	got := make([]byte, len(s))
 	n, err := io.ReadFull(p, got)
 	if string(got[:n]) != s {
@@ -73,6 +78,7 @@ func (p *peer) want(s string) {
 // until reads byte by byte, up to and including the end.
 func (p *peer) until(end string) string {
 	p.tb.Helper()
+	p.within(patience)
 	var got []byte
 	for !strings.HasSuffix(string(got), end) {
 		var b [1]byte
@@ -86,6 +92,7 @@ func (p *peer) until(end string) string {
 
 // more reads on, and tells what came and how it ended. It reads few bytes only: there should be none.
 func (p *peer) more() (string, error) {
+	p.within(patience)
 	b := make([]byte, 4<<10)
 	n, err := io.ReadFull(p, b)
 	return string(b[:n]), err
@@ -173,14 +180,14 @@ type origin struct {
 func newOrigin(tb testing.TB) *origin {
 	tb.Helper()
 	ln := listenTCP(tb)
-	if err := ln.SetDeadline(time.Now().Add(patience)); err != nil {
-		tb.Fatal(err)
-	}
 	return &origin{tb: tb, ln: ln, addr: netip.MustParseAddrPort(ln.Addr().String())}
 }
 
 func (b *origin) accept() *peer {
 	b.tb.Helper()
+	if err := b.ln.SetDeadline(time.Now().Add(patience)); err != nil {
+		b.tb.Fatal(err)
+	}
 	c, err := b.ln.Accept()
 	if err != nil {
 		b.tb.Fatalf("the backend waits for a connection: %v", err)

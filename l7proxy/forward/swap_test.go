@@ -80,6 +80,48 @@ func TestA40SwapToNoTable(t *testing.T) {
 	b.accept().want("anything")
 }
 
+// A port that is not redirected any more: what is open there ends as in a drain, and other ports are not concerned. What
+// comes back into force goes on.
+func TestRetiredPort(t *testing.T) {
+	l := newLab(t, everything(), Limits{})
+	b := l.origin()
+	other := NewPort(l.compile(unitOf(everything())), 80)
+	elsewhere := l.dialTo(l.listenOn(l.client, other))
+	idle, used, running := l.dial(), l.dial(), l.dial()
+	l.exchange(elsewhere, b)
+	running.send(get)
+	p := b.accept()
+	p.want(get)
+	if !eventually(func() bool { return l.server.Open() == 4 }) {
+		t.Fatal("the connections are not open")
+	}
+
+	l.server.Retire(l.port)
+	used.send(get)
+	q := b.accept()
+	q.want(get)
+	q.send(bye)
+	used.want(bye)
+	used.wantEnd()
+	idle.wantEnd()
+	p.send(bye)
+	running.want(bye)
+	running.wantEnd()
+	l.exchange(elsewhere, b)
+	late := l.dial() // who was on the way when the port was retired
+	late.send(get)
+	q = b.accept()
+	q.want(get)
+	q.send(bye)
+	late.want(bye)
+	late.wantEnd()
+
+	l.swap(func(p *model.Port) { p.Producer = everything() })
+	c := l.dial()
+	l.exchange(c, b)
+	l.exchange(c, b)
+}
+
 // A port that the new version does not have stays as it is.
 func TestSwapWithoutThePort(t *testing.T) {
 	l := newLab(t, everything(), Limits{})
