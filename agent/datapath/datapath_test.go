@@ -190,6 +190,9 @@ func TestSuccessorTakesOver(t *testing.T) {
 
 	m.cfg.HeartbeatLimit = 2 * time.Minute
 	d = m.open()
+	if got := d.ProxyCgroups(); got != [2]uint64{1, 2} {
+		t.Errorf("the exempt cgroups are %v", got)
+	}
 	after, err := d.Frontends()
 	m.must(err)
 	if !slices.Equal(before, after) {

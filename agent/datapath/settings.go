@@ -16,6 +16,9 @@ func (d *Datapath) SetProxyCgroups(ids [2]uint64) error {
 	return d.set(s)
 }
 
+// ProxyCgroups returns what SetProxyCgroups set last, also for a predecessor.
+func (d *Datapath) ProxyCgroups() [2]uint64 { return d.settings.ProxyCgroups }
+
 // SetBypass turns the kill switch: while it is on, every connect on the node is left alone. It lifts fail-closed too.
 func (d *Datapath) SetBypass(on bool) error {
 	s := d.settings

@@ -50,15 +50,13 @@ type Kernel interface {
 	SetListener(cookie uint64, f model.Family, fd int) error
 	ClearListener(cookie uint64, f model.Family) error
 	LastBeat() time.Duration
+	ProxyCgroups() [2]uint64
 	SetProxyCgroups(ids [2]uint64) error
 	SetBypass(on bool) error
 	CloseBypassed(ctx context.Context, netns, perSecond int) (int, error)
 	Counters() (map[string]uint64, error)
 	Check() error
 }
-
-// exempting is a Kernel that tells what SetProxyCgroups set last, also for a predecessor.
-type exempting interface{ ProxyCgroups() [2]uint64 }
 
 // Proxies is what the node needs of the push server.
 type Proxies interface {
@@ -217,10 +215,8 @@ func (d *dueTimer) arm() {
 // takeOver reads what a predecessor left in the kernel.
 func (n *Node) takeOver(now time.Time) {
 	n.live = newLiveness(n.cfg.HeartbeatLimit, now)
-	if k, ok := n.kernel.(exempting); ok { // proxies that have not come back yet run on
-		ids := k.ProxyCgroups()
-		n.exempt = exempt{ids: ids, done: ids != [2]uint64{}}
-	}
+	ids := n.kernel.ProxyCgroups() // proxies that have not come back yet run on
+	n.exempt = exempt{ids: ids, done: ids != [2]uint64{}}
 	n.readPods()
 	n.readFrontends()
 }
