@@ -43,6 +43,7 @@ func TestA40WithoutATable(t *testing.T) {
 			c.want("more")
 			p.close()
 			c.wantEnd()
+			l.wantRelayed(1, noRoute)
 		})
 	}
 }
@@ -125,6 +126,11 @@ func TestA110ExplicitPortPassesOn(t *testing.T) {
 			c.want("hello")
 			c.halfClose()
 			p.wantEnd()
+			if parts[0][0] == 'P' {
+				l.wantRelayed(1, http2)
+			} else {
+				l.wantRelayed(1, tls)
+			}
 		})
 	}
 }
@@ -253,6 +259,7 @@ func TestServerFirst(t *testing.T) {
 	p.want(get)
 	p.send("500 what?\r\n")
 	c.want("500 what?\r\n")
+	l.wantRelayed(2, serverFirst)
 }
 
 // Both speak at the same time, after the wait.
@@ -371,6 +378,9 @@ func TestA73TheProtocolIsKnown(t *testing.T) {
 			l := setup{table: portless(), port: named(x[0], x[1]), limits: Limits{HeadIn: time.Hour}}.start(t)
 			b := l.origin()
 			c := l.dial()
+			if !eventually(func() bool { return l.newest() != nil && l.newest().state.Load() == idle }) {
+				t.Fatal("the client is not waited for")
+			}
 			c.send("GET /none HTTP/1.1\r\n")
 			c.send(host + "\r\n")
 			c.wantRefusal(404, "no rule", false)

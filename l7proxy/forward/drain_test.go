@@ -190,9 +190,7 @@ func TestDrainMeetsARequestThatHasCome(t *testing.T) {
 		c := l.dial()
 		c.send(get)
 		c.want(okay)
-		l.server.mu.Lock()
-		n := l.server.sessions // the one that came last
-		l.server.mu.Unlock()
+		n := l.newest()
 		if !eventually(func() bool { return n.state.Load() == idle }) {
 			t.Fatal("the connection does not become idle")
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-mesh/sluice/l7proxy/model"
@@ -178,6 +179,13 @@ func (l *lab) listenOn(client *Client, port *Port) string {
 	return ln.Addr().String()
 }
 
+// newest is the connection that came last, nil when none is open.
+func (l *lab) newest() *session {
+	l.server.mu.Lock()
+	defer l.server.mu.Unlock()
+	return l.server.sessions
+}
+
 // close waits until everything has come to an end, and checks that each thing that was counted up was counted down.
 func (l *lab) close() {
 	if !eventually(func() bool { return l.server.Open() == 0 }) {
@@ -205,8 +213,8 @@ func (l *lab) close() {
 	}
 }
 
-// metric is the sum of a metric's series.
-func (l *lab) metric(name string) (sum float64) {
+// metric is the sum of a metric's series, or of those that have all of the labels' values.
+func (l *lab) metric(name string, values ...string) (sum float64) {
 	l.tb.Helper()
 	families, err := l.metrics.Gather()
 	if err != nil {
@@ -217,10 +225,25 @@ func (l *lab) metric(name string) (sum float64) {
 			continue
 		}
 		for _, m := range f.GetMetric() {
+			has := func(v string) bool {
+				return slices.ContainsFunc(m.GetLabel(), func(p *dto.LabelPair) bool { return p.GetValue() == v })
+			}
+			if slices.ContainsFunc(values, func(v string) bool { return !has(v) }) {
+				continue
+			}
 			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 		}
 	}
 	return sum
+}
+
+// wantRelayed: so many connections were relayed, all of them for that reason.
+func (l *lab) wantRelayed(n float64, reason string) {
+	l.tb.Helper()
+	const name = "sluice_relayed_connections_total"
+	if got, all := l.metric(name, "shop", "web", "80", reason), l.metric(name); got != n || all != n {
+		l.tb.Errorf("%v connections were relayed for the reason %s, of %v; want %v", got, reason, all, n)
+	}
 }
 
 // everything sends all requests to shop/web:80.
