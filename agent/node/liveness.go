@@ -28,10 +28,11 @@ func (s State) String() string {
 // patience is how long connections queue for a successor of a proxy that is gone.
 const patience = 500 * time.Millisecond
 
-// A proxy that beats accepts for sure, with what an earlier agent gave it; it beats every 100 ms. An agent that was
-// started anew waits longer for such a one to find its way back than for one that is not there.
+// A proxy that beats serves on with what an earlier agent gave it: it beats every 100 ms, and less often where it gets
+// little of the machine. An agent that was started anew waits longer for such a one to find its way back than for one
+// that is not there.
 const (
-	beatingFor    = 250 * time.Millisecond
+	beatingFor    = time.Second
 	startPatience = 2 * time.Second
 )
 

@@ -33,7 +33,7 @@ func TestLiveness(t *testing.T) {
 		"an earlier agent's proxy beats, and does not come": {
 			{499 * time.Millisecond, false, fresh, Waiting}, {1999 * time.Millisecond, false, fresh, Waiting}, {2 * time.Second, false, fresh, Down},
 		},
-		"it beats no more": {{time.Second, false, fresh, Waiting}, {1300 * time.Millisecond, false, 300 * time.Millisecond, Down}},
+		"it beats no more": {{time.Second, false, fresh, Waiting}, {1900 * time.Millisecond, false, time.Second, Down}},
 		"it goes": {
 			{0, true, fresh, Up}, {time.Hour, false, fresh, Waiting},
 			{time.Hour + 499*time.Millisecond, false, 0, Waiting}, {time.Hour + 500*time.Millisecond, false, 0, Down},
