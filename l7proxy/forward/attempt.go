@@ -24,6 +24,9 @@ func (x *exchange) forward(set *upstream.Set) {
 		x.answer(400, badRequest, err.Error())
 		return
 	}
+	if len(body) <= smallBody {
+		x.out, body = append(x.out, body...), nil
+	}
 	fresh := false // a kept connection had just closed: not another kept one
 	refused := make([]*upstream.Endpoint, 0, maxAttempts)
 	for {
