@@ -102,11 +102,12 @@ func (x *exchange) attempt(e *upstream.Endpoint, body []byte, fresh bool) (next,
 	}
 	e.Acquire()
 	x.endpoint = e
+	x.upstream.Store(x.to)
 	x.up.Reset(x.to, &x.server.buffers)
 	if err = x.to.WriteTwo(x.out, body); err == nil {
 		if !x.body.complete {
 			x.body.pumping = true
-			go x.body.pump(&x.in, x.to)
+			go x.pump()
 		}
 		giveWay()
 		if err = x.answerHead(); err == nil {
@@ -117,10 +118,25 @@ func (x *exchange) attempt(e *upstream.Endpoint, body []byte, fresh bool) (next,
 	return x.lost(err, reused), false
 }
 
+// errPanicked is how a pump ends that had a bug.
+var errPanicked = errors.New("the proxy has a bug")
+
+// pump runs beside the exchange until it tells how it ended.
+func (x *exchange) pump() {
+	defer func() {
+		if v := recover(); v != nil {
+			x.server.caught(v, x.conn, x.to)
+			x.body.done <- clientError{errPanicked}
+		}
+	}()
+	x.body.pump(&x.in, x.to)
+}
+
 // lost lets go of a connection that failed before the head of the answer had come, and says what may follow.
 func (x *exchange) lost(err error, reused bool) next {
 	silent := !x.began && len(x.up.Buffered()) == 0
 	x.stopPump()
+	x.upstream.Store(nil)
 	x.to.Reset()
 	x.to = nil
 	x.endpoint.Release()
@@ -232,6 +248,7 @@ func (x *exchange) release() {
 		x.endpoint.Release()
 	}
 	if x.to != nil {
+		x.upstream.Store(nil)
 		_ = x.to.Close() // nothing more is expected of it
 	}
 	x.endpoint, x.to = nil, nil

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"errors"
+	"math"
 
 	"github.com/sluice-mesh/sluice/l7proxy/http1"
 	"github.com/sluice-mesh/sluice/l7proxy/sock"
@@ -70,41 +71,77 @@ func (b *requestBody) first(in *http1.Reader, out []byte) (_, rest []byte, err e
 		b.left -= int64(b.size)
 		b.sent = int64(b.size)
 	case http1.Chunked:
-		out, _, err = b.recode(in, out)
+		w := chunkWriter{out: out, gather: math.MaxInt, framed: true, count: &b.sent} // it may have to be sent again
+		_, err = w.pass(&b.chunks, in)
+		out = w.out
 	}
 	b.size = 0 // nothing is left to discard
 	return out, rest, err
 }
 
-// recode moves chunks from the buffer to out: their boundaries and the trailers stay, extensions do not.
-func (b *requestBody) recode(in *http1.Reader, out []byte) (_ []byte, last bool, err error) {
-	return recode(&b.chunks, in, out, true, &b.sent)
+// chunkWriter passes a chunked body on: the boundaries of chunks and the trailers stay, extensions do not. What is small
+// is gathered, what is large goes straight from the buffer that it was read into.
+type chunkWriter struct {
+	to     *sock.Conn
+	out    []byte // gathered and not written yet
+	gather int    // how much is gathered at most
+	framed bool   // as chunks, or without framing
+	count  *int64 // of the bytes of data
+	wrote  bool   // something was written
 }
 
-// recode decodes what is buffered of a chunked body and appends it to out, as chunks or without framing. It counts the
-// bytes of data.
-func recode(c *http1.Chunks, in *http1.Reader, out []byte, framed bool, count *int64) (_ []byte, last bool, err error) {
+// gatherUpTo is what is gathered of chunks before it is written, in bytes.
+const gatherUpTo = 8 << 10
+
+// pass passes on what is buffered. It tells whether that was the end of the body. An *http1.Error says that the body is
+// malformed; any other error is that of a write.
+func (w *chunkWriter) pass(c *http1.Chunks, in *http1.Reader) (last bool, err error) {
 	for {
 		p, n, bad := c.Next(in.Buffered())
 		if bad != nil {
-			return out, false, bad
+			return false, bad
 		}
 		in.Use(n)
-		*count += int64(len(p.Data))
-		if framed && p.Begins > 0 {
-			out = http1.AppendChunk(out, p.Begins)
+		if w.framed && p.Begins > 0 {
+			w.out = http1.AppendChunk(w.out, p.Begins)
 		}
-		out = append(out, p.Data...)
+		if err := w.data(p.Data); err != nil {
+			return false, err
+		}
 		switch {
-		case framed && p.Ends:
-			out = append(out, "\r\n"...)
-		case framed && p.Last:
-			out = http1.AppendLastChunk(out, c.Trailers)
+		case w.framed && p.Ends:
+			w.out = append(w.out, "\r\n"...)
+		case w.framed && p.Last:
+			w.out = http1.AppendLastChunk(w.out, c.Trailers)
 		}
 		if p.Last || n == 0 {
-			return out, p.Last, nil
+			return p.Last, nil
 		}
 	}
+}
+
+func (w *chunkWriter) data(part []byte) error {
+	*w.count += int64(len(part))
+	if len(part) <= w.gather-len(w.out) {
+		w.out = append(w.out, part...)
+		return nil
+	}
+	return w.write(part)
+}
+
+// flush writes what is gathered.
+func (w *chunkWriter) flush() error {
+	if len(w.out) == 0 {
+		return nil
+	}
+	return w.write(nil)
+}
+
+func (w *chunkWriter) write(part []byte) error {
+	w.wrote = true
+	err := w.to.WriteTwo(w.out, part)
+	w.out = w.out[:0]
+	return err
 }
 
 // clientError is an error at the client's side of a body.
@@ -123,7 +160,7 @@ func (b *requestBody) pump(in *http1.Reader, to *sock.Conn) {
 }
 
 func (b *requestBody) rest(in *http1.Reader, to *sock.Conn) error {
-	var out []byte
+	w := chunkWriter{to: to, gather: gatherUpTo, framed: true, count: &b.sent}
 	for {
 		if b.kind == http1.Length && b.left == 0 {
 			return nil
@@ -142,16 +179,15 @@ func (b *requestBody) rest(in *http1.Reader, to *sock.Conn) error {
 			b.sent += int64(len(part))
 			continue
 		}
-		var last bool
-		var err error
-		if out, last, err = b.recode(in, out[:0]); err != nil {
-			return clientError{err}
+		last, err := w.pass(&b.chunks, in)
+		if bad, ok := errors.AsType[*http1.Error](err); ok {
+			return clientError{bad}
 		}
-		if _, err := to.Write(out); err != nil {
+		if err == nil {
+			err = w.flush()
+		}
+		if err != nil || last {
 			return err
-		}
-		if last {
-			return nil
 		}
 	}
 }

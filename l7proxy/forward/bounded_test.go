@@ -178,7 +178,7 @@ func largeDown(t *testing.T, chunked bool) {
 	}
 }
 
-// Each exchange that stalls holds two buffers and what it is made of, and with chunks the one that they are written from:
+// Each exchange that stalls holds two buffers and what it is made of, and with chunks what is gathered of small ones:
 // nobody can fill the memory by not reading.
 func TestStalledReadersHoldLittle(t *testing.T) {
 	const (
@@ -188,7 +188,7 @@ func TestStalledReadersHoldLittle(t *testing.T) {
 	for _, chunked := range []bool{false, true} {
 		each := int64(2*16<<10 + 8<<10)
 		if chunked {
-			each += 16 << 10
+			each += gatherUpTo
 		}
 		grown := stalledReaders(t, readers, chunked)
 		t.Logf("chunked %v: %d readers that stall hold %d KiB, %d KiB each", chunked, readers, grown>>10, grown>>10/readers)

@@ -43,6 +43,7 @@ func (n *session) passOn(to *sock.Conn) {
 		n.in.Use(len(early))
 	}
 	n.in.Release()
+	n.upstream.Store(to)
 	n.server.relay(n.conn, to)
 }
 
@@ -50,7 +51,10 @@ func (n *session) passOn(to *sock.Conn) {
 // so is a reset. It returns the bytes from a to b and from b to a.
 func (s *Server) relay(a, b *sock.Conn) (there, back int64) {
 	var other sync.WaitGroup
-	other.Go(func() { back = s.oneWay(a, b) })
+	other.Go(func() {
+		defer func() { s.caught(recover(), a, b) }()
+		back = s.oneWay(a, b)
+	})
 	there = s.oneWay(b, a)
 	other.Wait()
 	_ = b.Close() // nothing more comes

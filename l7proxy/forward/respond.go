@@ -1,6 +1,8 @@
 package forward
 
 import (
+	"errors"
+
 	"github.com/sluice-mesh/sluice/l7proxy/http1"
 )
 
@@ -100,6 +102,7 @@ func (x *exchange) keep() {
 		return // release closes it
 	}
 	x.endpoint.Release()
+	x.upstream.Store(nil)
 	x.client.Upstream.Put(x.endpoint, x.to)
 	x.endpoint, x.to = nil, nil
 }
@@ -171,34 +174,43 @@ func (x *exchange) passRest() bool {
 func (x *exchange) passChunks() bool {
 	var chunks http1.Chunks
 	chunks.Trailers = x.resp.Fields[len(x.resp.Fields):]
+	w := chunkWriter{to: x.conn, out: x.out, gather: gatherUpTo, framed: x.head.Minor > 0, count: &x.rec.ResponseBytes}
+	defer func() { x.out = w.out[:0] }()
 	for {
-		var last bool
-		var err error
-		x.out, last, err = recode(&chunks, &x.up, x.out, x.head.Minor > 0, &x.rec.ResponseBytes)
-		if err != nil {
-			if !x.began {
-				x.respHead.Close = true
-				x.answer(502, badResponse, "the endpoint's answer is malformed")
-				return true
+		last, err := w.pass(&chunks, &x.up)
+		if err == nil {
+			if last {
+				x.keep()
 			}
-			x.fail(badResponse)
-			return false
+			err = w.flush()
 		}
-		if last {
-			x.keep()
-		}
-		if len(x.out) > 0 && !x.write(nil) {
-			return false
-		}
-		if last {
+		x.began = x.began || w.wrote
+		switch {
+		case err != nil:
+			return x.chunksFailed(err)
+		case last:
 			return true
 		}
-		x.out = x.out[:0]
 		if err := x.up.Fill(); err != nil {
 			x.fail(upstreamClosed)
 			return false
 		}
 	}
+}
+
+// chunksFailed ends a chunked answer that could not be passed on.
+func (x *exchange) chunksFailed(err error) bool {
+	if _, malformed := errors.AsType[*http1.Error](err); !malformed {
+		x.clientLost()
+		return false
+	}
+	if !x.began {
+		x.respHead.Close = true
+		x.answer(502, badResponse, "the endpoint's answer is malformed")
+		return true
+	}
+	x.fail(badResponse)
+	return false
 }
 
 // tunnel turns the exchange into a relay: the endpoint switched protocols.

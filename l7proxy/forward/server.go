@@ -94,6 +94,16 @@ func (s *Server) Serve(c *sock.Conn, client *Client, p *Port) {
 	n.serve()
 }
 
+// caught takes what recover returned in a goroutine beside a session's own: a panic there costs its two connections.
+func (s *Server) caught(v any, a, b *sock.Conn) {
+	if v == nil {
+		return
+	}
+	s.cfg.Log.Error("a connection was dropped: the proxy has a bug; please report it", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	a.Reset()
+	b.Reset()
+}
+
 // served is the end of a connection, however it came.
 func (s *Server) served(n *session) {
 	if v := recover(); v != nil {
@@ -194,13 +204,25 @@ func (s *Server) Retire(p *Port) {
 	time.AfterFunc(idleGrace, look)
 }
 
+// Cut resets whatever the pod of these upstream connections has open: it has ended, and nothing of ours may keep its
+// network namespace.
+func (s *Server) Cut(pod *upstream.Client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := s.sessions; n != nil; n = n.next {
+		if n.client.Upstream == pod {
+			n.cut()
+		}
+	}
+}
+
 func (s *Server) resetAll() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	left := 0
 	for n := s.sessions; n != nil; n = n.next {
 		left++
-		n.conn.Reset()
+		n.cut()
 	}
 	if left == 0 {
 		return nil

@@ -18,7 +18,11 @@ type session struct {
 	state  atomic.Int32
 
 	exchange *exchange // that is under way
-	relayed  string    // why the connection is relayed, if it is
+
+	// upstream is the connection to an endpoint that is in use, so that whoever ends the session ends that too: who waits
+	// for an endpoint does not see what becomes of the client.
+	upstream atomic.Pointer[sock.Conn]
+	relayed  string // why the connection is relayed, if it is
 
 	next, before *session // of the server's
 }
@@ -32,6 +36,15 @@ const (
 
 // ending tells whether the connection is to end with the answer.
 func (n *session) ending() bool { return n.server.draining.Load() || n.port.retired.Load() }
+
+// cut ends the session from outside. A connection that was given back just now may be hit as well: its next user finds
+// it closed, and takes another one.
+func (n *session) cut() {
+	n.conn.Reset()
+	if to := n.upstream.Load(); to != nil {
+		to.Reset()
+	}
+}
 
 // serve finds out what the client speaks, and serves it.
 func (n *session) serve() {

@@ -183,7 +183,7 @@ func (s *State) end(p *Pod) {
 		p.Serving.Upstream.Close()
 		p.open.closeAll()
 		if s.cfg.Gone != nil {
-			s.cfg.Gone(&p.Model)
+			s.cfg.Gone(p)
 		}
 	})
 }

@@ -125,9 +125,9 @@ func TestAPodThatIsRemoved(t *testing.T) {
 		}
 		entered <- c
 	})
-	s.cfg.Gone = func(p *model.Pod) {
-		if p.UID != "a" {
-			t.Errorf("gone is %q", p.UID)
+	s.cfg.Gone = func(p *Pod) {
+		if p.Model.UID != "a" {
+			t.Errorf("gone is %q", p.Model.UID)
 		}
 		gone.Done()
 	}
@@ -171,7 +171,7 @@ func TestAPodWithAnotherNamespace(t *testing.T) {
 	need.Root(t)
 	gone := make(chan *model.Pod, 1)
 	s := newState(t, func(fd int, _ *Pod) { unix.Close(fd) })
-	s.cfg.Gone = func(p *model.Pod) { gone <- p }
+	s.cfg.Gone = func(p *Pod) { gone <- &p.Model }
 	fds, old := podDescriptors(t, "127.0.0.1:0")
 	applyPods(t, s, &model.Pods{Added: []model.EnrolledPod{pod("a", model.IPv4)}}, fds)
 	first := s.current.Load().pods["a"]

@@ -26,8 +26,8 @@ type Config struct {
 	Inbound  *inbound.Loop
 	// Accept gets each connection that is accepted for a pod: a descriptor which it owns. It must not block.
 	Accept func(fd int, pod *Pod)
-	// Gone is told of each pod that ended. It may be nil.
-	Gone func(*model.Pod)
+	// Gone is told of each pod that ended: what it still has open upstream is to be cut. It may be nil.
+	Gone func(*Pod)
 	// Retired is told of each port that is no longer redirected: what is open there should come to an end, so that it
 	// comes back direct. It may be nil, and must not block.
 	Retired func(*forward.Port)

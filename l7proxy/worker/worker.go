@@ -18,7 +18,6 @@ import (
 	"github.com/sluice-mesh/sluice/l7proxy/admin"
 	"github.com/sluice-mesh/sluice/l7proxy/forward"
 	"github.com/sluice-mesh/sluice/l7proxy/inbound"
-	"github.com/sluice-mesh/sluice/l7proxy/model"
 	"github.com/sluice-mesh/sluice/l7proxy/observe"
 	"github.com/sluice-mesh/sluice/l7proxy/state"
 	"github.com/sluice-mesh/sluice/l7proxy/upstream"
@@ -113,7 +112,8 @@ func newWorker(cfg Config) (*worker, error) {
 	w.server = forward.NewServer(forward.Config{Recorder: w.recorder, Limits: cfg.Limits, Log: cfg.Log})
 	w.state = state.New(state.Config{
 		Registry: upstream.NewRegistry(w.pools), Pools: w.pools, Inbound: w.loop, Log: cfg.Log,
-		Accept: w.accept, Gone: func(*model.Pod) { w.mark() }, Retired: w.server.Retire,
+		Accept: w.accept, Retired: w.server.Retire,
+		Gone: func(p *state.Pod) { w.server.Cut(p.Serving.Upstream); w.mark() },
 	})
 	w.refused = newRefusals(cfg.Log)
 	w.register()
