@@ -83,7 +83,7 @@ bench-micro: ## router match, header edit, one exchange over real sockets; alloc
 .PHONY: instructions
 instructions: ## instructions per exchange, under valgrind, against the committed baseline; UPDATE=1 writes a new one
 	@.ci/packages valgrind=valgrind
-	$(if $(UPDATE),SLUICE_UPDATE=1 )$(GO) test -count 1 -v ./tests/instructions
+	SLUICE_INSTRUCTIONS=1 $(if $(UPDATE),SLUICE_UPDATE=1 )$(GO) test -count 1 -v ./tests/instructions
 
 .PHONY: bench
 bench: ## measure beside HAProxy, nginx, Envoy and others (root, half an hour); writes docs/performance.*; BENCH=-quick is a smoke test
