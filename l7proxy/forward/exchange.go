@@ -2,7 +2,6 @@ package forward
 
 import (
 	"errors"
-	"io"
 	"math/rand/v2"
 	"runtime"
 	"time"
@@ -247,6 +246,3 @@ func (x *exchange) end() {
 // giveWay lets others run, so that what they wait for gathers and one look at the poller brings many (measured: a third
 // more requests with one P).
 func giveWay() { runtime.Gosched() }
-
-// isEnd tells whether an error of a read says that the peer has ended in order.
-func isEnd(err error) bool { return errors.Is(err, io.EOF) }

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"errors"
+	"io"
 
 	"github.com/sluice-mesh/sluice/l7proxy/http1"
 )
@@ -156,7 +157,7 @@ func (x *exchange) passRest() bool {
 	x.up.Use(len(part))
 	for {
 		if err := x.up.Fill(); err != nil {
-			if isEnd(err) {
+			if errors.Is(err, io.EOF) { // it has ended in order
 				return true
 			}
 			x.fail(upstreamClosed)

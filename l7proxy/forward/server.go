@@ -20,7 +20,7 @@ import (
 // Limits bound what one client pod may use, and how long things may take. Zero values have the defaults named here.
 type Limits struct {
 	Connections int64 // of one client pod: 20,000
-	Requests    int64 // of one client pod at the same time: 8,192. Each holds two buffers of 16 KiB at most while it stalls
+	Requests    int64 // of one client pod at the same time: 8,192. While it stalls, each holds two buffers of 16 KiB, and 8 KiB of small chunks
 
 	Head    int           // bytes of a head: 64 KiB
 	Target  int           // bytes of a request's target: 16 KiB

@@ -147,6 +147,22 @@ func (f *facts) fields(b []byte, into *message.Fields) (rest []byte, ok bool, er
 	}
 }
 
+// section parses the fields of the head that b begins with, which follow its first line. It returns the head's length in
+// bytes, or 0 when its end has not come yet or something is wrong.
+func (f *facts) section(b, fields []byte, into *message.Fields, limits Limits) (int, *Error) {
+	rest, ok, err := f.fields(fields, into)
+	size := len(b) - len(rest)
+	switch {
+	case err != nil:
+		return 0, err
+	case !ok && len(b) >= limits.Head || ok && size > limits.Head:
+		return 0, errHeadLarge
+	case !ok:
+		return 0, nil
+	}
+	return size, nil
+}
+
 // field parses the field line at the beginning of b, of n bytes; 0: its end has not come yet. The empty line, which ends
 // the fields, has no name.
 func field(b []byte) (name, value string, n int, err *Error) {

@@ -27,15 +27,9 @@ func ParseRequest(b []byte, req *message.Request, limits Limits) (int, Head, *Er
 		return 0, h, err
 	}
 	var f facts
-	rest, ok, err = f.fields(rest, &req.Fields)
-	size := len(b) - len(rest)
-	switch {
-	case err != nil:
+	size, err := f.section(b, rest, &req.Fields, limits)
+	if size == 0 {
 		return 0, h, err
-	case !ok && len(b) >= limits.Head || ok && size > limits.Head:
-		return 0, h, errHeadLarge
-	case !ok:
-		return 0, h, nil
 	}
 	if err := f.framing(&h, NoBody); err != nil {
 		return 0, h, err

@@ -26,15 +26,9 @@ func ParseResponse(b []byte, method string, resp *message.Response, limits Limit
 		return 0, h, err
 	}
 	var f facts
-	rest, ok, err = f.fields(rest, &resp.Fields)
-	size := len(b) - len(rest)
-	switch {
-	case err != nil:
+	size, err := f.section(b, rest, &resp.Fields, limits)
+	if size == 0 {
 		return 0, h, err
-	case !ok && len(b) >= limits.Head || ok && size > limits.Head:
-		return 0, h, errHeadLarge
-	case !ok:
-		return 0, h, nil
 	}
 	if err := f.framing(&h, UntilClose); err != nil {
 		return 0, h, err
