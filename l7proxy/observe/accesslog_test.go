@@ -74,12 +74,13 @@ func TestAccessLogLine(t *testing.T) {
 	rec := m.record(1, 0, 503)
 	rec.Method, rec.Authority, rec.Path = "GET", "web.shop:80", "/a?b=c"
 	rec.RequestBytes, rec.ResponseBytes, rec.Attempts, rec.Failure = 3, 5<<32, 2, "upstream_reset"
+	rec.GRPC = GRPC{Known: true, Code: 14}
 	rec.Endpoint = netip.MustParseAddrPort("[fd00::1]:8080")
 	rec.Start = time.Date(2026, 7, 1, 12, 30, 1, 2_000_000, time.FixedZone("", 3600))
 	rec.Duration = 1234567 * time.Nanosecond
 	want := map[string]any{
 		"time": "2026-07-01T11:30:01.002Z", "duration_ms": 1.235, "method": "GET", "authority": "web.shop:80", "path": "/a?b=c",
-		"status": 503.0, "failure": "upstream_reset", "request_bytes": 3.0, "response_bytes": 5.0 * (1 << 32), "attempts": 2.0,
+		"status": 503.0, "grpc_status": "14", "failure": "upstream_reset", "request_bytes": 3.0, "response_bytes": 5.0 * (1 << 32), "attempts": 2.0,
 		"endpoint": "[fd00::1]:8080", "client": "front", "client_namespace": "shop", "client_pod": "front-5f6d-x2z",
 		"service": "web", "service_namespace": "shop", "port": 80.0, "route": "HTTPRoute/shop/split", "rule": "canary",
 		"backend": "shop/v2:8080",
@@ -320,7 +321,7 @@ func FuzzAccessLogLine(f *testing.F) {
 				t.Errorf("%s is %q: want %q", key, got[key], want)
 			}
 		}
-		if got["status"] != 200.0 || len(got) != 20 {
+		if got["status"] != 200.0 || len(got) != 21 {
 			t.Errorf("the line has other members: %q", line)
 		}
 	})

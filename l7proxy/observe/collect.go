@@ -21,7 +21,7 @@ type collector struct {
 func newCollector(r *Recorder) *collector {
 	ofSeries := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc("sluice_"+name, help, []string{
-			"client", "client_namespace", "service", "service_namespace", "port", "route", "rule", "backend", "code", "failure",
+			"client", "client_namespace", "service", "service_namespace", "port", "route", "rule", "backend", "code", "grpc_status", "failure",
 		}, nil)
 	}
 	ofClient := func(name, help string) *prometheus.Desc {
@@ -109,12 +109,12 @@ func (t *totals) buckets() []*dto.Bucket {
 // labels are the values for those that newCollector names.
 func (m *metrics) labels(s *series) []string {
 	if s == m.other {
-		return slices.Repeat([]string{other}, 10)
+		return slices.Repeat([]string{other}, 11)
 	}
 	id := &s.identity
 	return []string{
 		id.client.name, id.client.namespace, id.scope.service.Name, id.scope.service.Namespace, strconv.Itoa(int(id.scope.port)),
-		string(id.scope.appendRoute(nil)), id.scope.rule, string(id.scope.appendBackend(nil)), strconv.Itoa(id.status), id.failure,
+		string(id.scope.appendRoute(nil)), id.scope.rule, string(id.scope.appendBackend(nil)), strconv.Itoa(id.status), id.grpc.String(), id.failure,
 	}
 }
 

@@ -19,6 +19,7 @@ func appendLine(b []byte, rec *Record) []byte {
 	b = appendText(b, "authority", rec.Authority)
 	b = appendText(b, "path", rec.Path)
 	b = appendNumber(b, "status", int64(rec.Status))
+	b = appendText(b, "grpc_status", rec.GRPC.String())
 	b = appendText(b, "failure", rec.Failure)
 	b = appendNumber(b, "request_bytes", rec.RequestBytes)
 	b = appendNumber(b, "response_bytes", rec.ResponseBytes)

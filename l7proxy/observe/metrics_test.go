@@ -40,6 +40,8 @@ func TestLabels(t *testing.T) {
 			"client=front client_namespace=shop code=500 port=80 route=HTTPRoute/shop/split rule=0 service=web service_namespace=shop"},
 		{"the client went away", func(r *Record) { r.Status, r.Failure = 0, "client" },
 			"backend=shop/v1:8080 client=front client_namespace=shop code=0 failure=client port=80 route=HTTPRoute/shop/split rule=0 service=web service_namespace=shop"},
+		{"a gRPC call that is OK", func(r *Record) { r.GRPC = GRPC{Known: true} },
+			"backend=shop/v1:8080 client=front client_namespace=shop code=200 grpc_status=0 port=80 route=HTTPRoute/shop/split rule=0 service=web service_namespace=shop"},
 		{"another port", func(r *Record) { r.Port = 8443 },
 			"backend=shop/v1:8080 client=front client_namespace=shop code=200 port=8443 route=HTTPRoute/shop/split rule=0 service=web service_namespace=shop"},
 		{"no UTF-8", func(r *Record) { r.Client = &model.Pod{Namespace: "shop", Workload: "fr\xffont"}; r.Failure = "\xfe" },
@@ -127,6 +129,7 @@ func TestExchangesWithoutRuleAreToldApart(t *testing.T) {
 		"service_namespace=zoo":      func(rec *Record) { rec.Service.Namespace = "zoo" },
 		"port=8443":                  func(rec *Record) { rec.Port = 8443 },
 		"code=0":                     func(rec *Record) { rec.Status = 0 },
+		"grpc_status=12":             func(rec *Record) { rec.GRPC = GRPC{Known: true, Code: 12} },
 		"failure=client":             func(rec *Record) { rec.Failure = "client" },
 		"client=alone":               func(rec *Record) { rec.Client = &model.Pod{Namespace: "shop", Name: "alone"} },
 		"backend=shop/web:80":        func(rec *Record) { rec.Backend = &model.Backend{Endpoints: m.service.Ports[0].Default} },
@@ -222,7 +225,7 @@ func TestBeyondTheLimitSeriesAreOther(t *testing.T) {
 	}
 	got := scrape(t, reg)
 	requests := got.like("sluice_requests_total")
-	const name = "sluice_requests_total{backend=other client=other client_namespace=other code=other failure=other port=other route=other rule=other service=other service_namespace=other}"
+	const name = "sluice_requests_total{backend=other client=other client_namespace=other code=other failure=other grpc_status=other port=other route=other rule=other service=other service_namespace=other}"
 	if len(requests) != 3 || requests.sum() != 20 || requests[name] != 16 {
 		t.Errorf("requests are %v: want 2 each with codes 200 and 201, and 16 of other", requests)
 	}

@@ -24,12 +24,19 @@ type Record struct {
 
 	Method, Authority, Path string // as the client sent them
 	Status                  int    // what the client got; 0: nothing
+	GRPC                    GRPC   // how a gRPC call ended
 	RequestBytes            int64  // of the body, towards the backend
 	ResponseBytes           int64  // of the body, towards the client
 	Start                   time.Time
 	Duration                time.Duration
 	Attempts                int    // connections to endpoints that were tried
 	Failure                 string // short code of who failed, one of few: it is a label; "": nobody did
+}
+
+// GRPC is the status of a gRPC call, which is known when the answer says it.
+type GRPC struct {
+	Known bool
+	Code  uint8 // 0 to 16
 }
 
 // AccessLog says which exchanges are logged.

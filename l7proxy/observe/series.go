@@ -35,6 +35,7 @@ type handle struct {
 	rule    *model.Rule // it implies the Service
 	backend *model.Backend
 	status  int
+	grpc    GRPC
 	port    int
 
 	failure string
@@ -42,7 +43,7 @@ type handle struct {
 }
 
 func handleOf(rec *Record) handle {
-	h := handle{pod: rec.Client, rule: rec.Rule, backend: rec.Backend, status: rec.Status, port: int(rec.Port), failure: rec.Failure}
+	h := handle{pod: rec.Client, rule: rec.Rule, backend: rec.Backend, status: rec.Status, grpc: rec.GRPC, port: int(rec.Port), failure: rec.Failure}
 	if rec.Rule == nil {
 		h.service = rec.Service
 	}
@@ -54,6 +55,7 @@ type identity struct {
 	client  clientKey
 	scope   scope
 	status  int
+	grpc    GRPC
 	failure string
 }
 
@@ -190,6 +192,7 @@ func identify(rec *Record) identity {
 		client:  clientOf(rec.Client),
 		scope:   scopeOf(service, rec.Port, rec.Rule, rec.Backend),
 		status:  rec.Status,
+		grpc:    rec.GRPC,
 		failure: label(rec.Failure),
 	}
 }
