@@ -73,8 +73,11 @@ const MaxFrontendID = 1<<22 - 1
 // equally specific matches: route age, then namespace/name, then the rule's place in its route.
 type RouteTable struct {
 	// Explicit: a route of the set names this port, so bytes that are no HTTP are an error (A-110).
-	Explicit bool   `json:"explicit,omitempty"`
-	Rules    []Rule `json:"rules"`
+	Explicit bool `json:"explicit,omitempty"`
+	// GRPC: the rules are those of GRPCRoutes (A-50). Only calls of gRPC match (A-54), endpoints speak HTTP/2 whatever their
+	// AppProtocol is (A-76), and what fails is answered as gRPC answers (B-20 to B-24).
+	GRPC  bool   `json:"grpc,omitempty"`
+	Rules []Rule `json:"rules"`
 }
 
 // RouteRef names the route that a rule came from.
@@ -87,7 +90,7 @@ type RouteRef struct {
 func (r RouteRef) String() string { return r.Kind + " " + r.Namespace + "/" + r.Name }
 
 // Rule is one rule of a route. Matches are alternatives and never empty: where the route has none, the
-// compiler writes the API's default, path prefix "/" (M-10).
+// compiler writes the API's default, path prefix "/" (M-10), or for a GRPCRoute an empty RPC (M-34).
 type Rule struct {
 	Route    RouteRef  `json:"route"`
 	Index    int       `json:"index"` // place in the route, from 0
@@ -101,7 +104,7 @@ type Rule struct {
 	Fail *Failure `json:"fail,omitempty"`
 }
 
-// Failure is an answer that the proxy makes by itself.
+// Failure is an answer that the proxy makes by itself. Status is HTTP's in gRPC tables too; B-25 says what it is in gRPC.
 type Failure struct {
 	Status int    `json:"status"`
 	Reason string `json:"reason"` // plain words for the dump and the log
@@ -117,9 +120,11 @@ const (
 	RegularExpression MatchType = "RegularExpression"
 )
 
-// Match is one alternative of a rule; all of its conditions have to hold.
+// Match is one alternative of a rule; all of its conditions have to hold. In a gRPC table each has an RPC and neither Path,
+// Method nor Query (M-36); in others none has an RPC.
 type Match struct {
-	Path    PathMatch    `json:"path"`
+	RPC     *RPCMatch    `json:"rpc,omitempty"`
+	Path    PathMatch    `json:"path,omitzero"`
 	Method  string       `json:"method,omitempty"`  // "": any (M-19)
 	Headers []ValueMatch `json:"headers,omitempty"` // names in lower case, no two alike (M-15)
 	Query   []ValueMatch `json:"query,omitempty"`   // names case-sensitive, no two alike (M-18)
@@ -129,6 +134,13 @@ type Match struct {
 type PathMatch struct {
 	Type  MatchType `json:"type"`
 	Value string    `json:"value"`
+}
+
+// RPCMatch compares the service and the method that a call names by its path, "/service/method" (M-30 to M-34).
+type RPCMatch struct {
+	Type    MatchType `json:"type,omitempty"`    // of both; Exact or RegularExpression, "" only where both are ""
+	Service string    `json:"service,omitempty"` // with its package; "": any
+	Method  string    `json:"method,omitempty"`  // "": any
 }
 
 // ValueMatch compares a named value: a header field or a query parameter.

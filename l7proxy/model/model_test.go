@@ -61,6 +61,19 @@ func fullService() *Service {
 			},
 		}, {
 			Number: 81, Frontends: []Frontend{{ID: 2, Address: netip.MustParseAddr("10.96.0.7")}}, Default: EndpointsKey{"shop", "web", 81},
+		}, {
+			Number: 82, Frontends: []Frontend{{ID: 3, Address: netip.MustParseAddr("10.96.0.7")}}, Default: EndpointsKey{"shop", "web", 82},
+			Producer: &RouteTable{GRPC: true, Rules: []Rule{{
+				Route: RouteRef{"GRPCRoute", "shop", "carts"},
+				Matches: []Match{
+					{RPC: &RPCMatch{Exact, "shop.Carts", "Get"}, Headers: []ValueMatch{{"x-canary", Exact, "1"}}},
+					{RPC: &RPCMatch{Type: RegularExpression, Service: `shop\..*`, Method: "[A-Z]+"}},
+					{RPC: &RPCMatch{}},
+				},
+				Filters:  []Filter{{RequestHeaders: edit()}},
+				Backends: []Backend{{Weight: 1, Endpoints: web}},
+			}}},
+			Consumers: map[string]*RouteTable{"zoo": {GRPC: true, Rules: []Rule{}}}, // A-46
 		}},
 	}
 }

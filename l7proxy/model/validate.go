@@ -90,26 +90,30 @@ func (p *Port) validate(owner ServiceKey) error {
 
 func (t *RouteTable) validate() error {
 	for i := range t.Rules {
-		if err := t.Rules[i].validate(); err != nil {
+		if err := t.Rules[i].validate(t.GRPC); err != nil {
 			return under(fmt.Sprintf("rules[%d]", i), err)
 		}
 	}
 	return nil
 }
 
-func (r *Rule) validate() error {
+func (r *Rule) validate(grpc bool) error {
+	everything := `path prefix "/"`
+	if grpc {
+		everything = "an empty rpc"
+	}
 	switch {
 	case r.Route.Kind == "" || !isName(r.Route.Namespace) || !isName(r.Route.Name):
 		return mistake("route", "%q names no route", r.Route)
 	case r.Index < 0:
 		return mistake("index", "%d is negative", r.Index)
 	case len(r.Matches) == 0:
-		return mistake("matches", "there are none: path prefix \"/\" matches everything")
+		return mistake("matches", "there are none: %s matches everything", everything)
 	case r.Fail != nil && (r.Fail.Status < 400 || r.Fail.Status > 599):
 		return mistake("fail.status", "%d is no error: want 400 to 599", r.Fail.Status)
 	}
 	for i := range r.Matches {
-		if err := r.Matches[i].validate(); err != nil {
+		if err := r.Matches[i].validate(grpc); err != nil {
 			return under(fmt.Sprintf("matches[%d]", i), err)
 		}
 	}
@@ -209,9 +213,9 @@ func checkAddress(a netip.Addr) error {
 	return nil
 }
 
-func checkExpression(value string) error {
+func checkExpression(at, value string) error {
 	if _, err := regexp.Compile(value); err != nil {
-		return mistake("value", "%v", err)
+		return mistake(at, "%v", err)
 	}
 	return nil
 }

@@ -140,6 +140,48 @@ func TestMistakesInARule(t *testing.T) {
 	}.check(t, fullService, (*Service).Validate)
 }
 
+func TestMistakesInAnRPC(t *testing.T) {
+	rule := func(s *Service) *Rule { return &s.Ports[2].Producer.Rules[0] }
+	match := func(s *Service) *Match { return &rule(s).Matches[0] }
+	expression := func(s *Service) *RPCMatch { return rule(s).Matches[1].RPC }
+	const at = "ports[2].producer.rules[0]."
+	mistakes[*Service]{
+		{"M-34: no matches", func(s *Service) { rule(s).Matches = nil }, at + "matches: there are none: an empty rpc matches everything"},
+		{"M-34: no rpc", func(s *Service) { match(s).RPC = nil }, at + "matches[0].rpc: there is none: an empty one matches every call"},
+		{"M-36: a path", func(s *Service) { match(s).Path = PathMatch{Exact, "/a"} }, at + "matches[0].path: a gRPC table asks for no path"},
+		{"M-36: half a path", func(s *Service) { match(s).Path.Value = "/" }, at + "matches[0].path: a gRPC table asks for no path"},
+		{"M-36: a method of HTTP", func(s *Service) { match(s).Method = "POST" }, at + "matches[0].method: a gRPC table asks for no method of HTTP"},
+		{"M-36: a parameter", func(s *Service) { match(s).Query = []ValueMatch{{"q", Exact, "1"}} }, at + "matches[0].query: a gRPC table asks for no parameters"},
+		{"M-20: an unknown type", func(s *Service) { match(s).RPC.Type = "Glob" }, at + `matches[0].rpc.type: "Glob" is not known`},
+		{"M-20: a path's type", func(s *Service) { match(s).RPC.Type = PathPrefix }, at + `matches[0].rpc.type: "PathPrefix" is not known`},
+		{"M-20: an unknown type of nothing", func(s *Service) { match(s).RPC = &RPCMatch{Type: "Glob"} }, at + `matches[0].rpc.type: "Glob" is not known`},
+		{"a service without type", func(s *Service) { match(s).RPC = &RPCMatch{Service: "a"} }, at + `matches[0].rpc.type: "" is not known`},
+		{"a method without type", func(s *Service) { match(s).RPC = &RPCMatch{Method: "a"} }, at + `matches[0].rpc.type: "" is not known`},
+		{"M-33: a slash in a service", func(s *Service) { match(s).RPC.Service = "a/b" }, at + `matches[0].rpc.service: "a/b" has a "/", and no service has`},
+		{"a service's expression", func(s *Service) { expression(s).Service = "(" },
+			at + "matches[1].rpc.service: error parsing regexp: missing closing ): `(`"},
+		{"a method's expression", func(s *Service) { expression(s).Method = "[" },
+			at + "matches[1].rpc.method: error parsing regexp: missing closing ]: `[`"},
+		{"M-15: a header in capitals", func(s *Service) { match(s).Headers[0].Name = "X" }, at + `matches[0].headers[0].name: "X" is no header name in lower case`},
+		{"a table of HTTPRoutes", func(s *Service) { s.Ports[2].Producer.GRPC = false }, at + `matches[0].path.type: "" is not known`},
+		{"A-54: a call beside a path", func(s *Service) { s.Ports[0].Producer.Rules[0].Matches[1].RPC = &RPCMatch{} },
+			"ports[0].producer.rules[0].matches[1].rpc: only a gRPC table asks for calls"},
+	}.check(t, fullService, (*Service).Validate)
+}
+
+func TestM33WhatAnRPCMayBe(t *testing.T) {
+	for _, m := range []RPCMatch{
+		{}, {Type: Exact}, {Type: RegularExpression}, {Type: Exact, Service: ".a.B"}, {Type: Exact, Method: "M"},
+		{Type: RegularExpression, Service: "a/b"}, // no call matches it, and it does no harm
+	} {
+		s := fullService()
+		s.Ports[2].Producer.Rules[0].Matches[0].RPC = &m
+		if err := s.Validate(); err != nil {
+			t.Errorf("%+v: %v", m, err)
+		}
+	}
+}
+
 func TestMistakesInEndpoints(t *testing.T) {
 	address := func(s string) func(*EndpointSet) {
 		return func(e *EndpointSet) { e.Endpoints[1].Address = netip.MustParseAddrPort(s) }
