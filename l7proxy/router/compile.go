@@ -14,10 +14,14 @@ import (
 // Compile compiles t. An error names the place in t that cannot be implemented; the tables of a model.Service that
 // Validate has passed have none.
 func Compile(t *model.RouteTable) (*Table, error) {
-	c := &Table{exact: map[string][]alternative{}, prefixes: map[string][]alternative{}}
+	c := &Table{grpc: t.GRPC, exact: map[string][]alternative{}, prefixes: map[string][]alternative{}}
+	add := c.add
+	if t.GRPC {
+		add = c.addRPC
+	}
 	for i := range t.Rules {
 		for j := range t.Rules[i].Matches {
-			if err := c.add(i, &t.Rules[i].Matches[j]); err != nil {
+			if err := add(i, &t.Rules[i].Matches[j]); err != nil {
 				return nil, fmt.Errorf("rules[%d].matches[%d].%w", i, j, err)
 			}
 		}
@@ -75,6 +79,7 @@ func (t *Table) sort() {
 		// "Longer" is a rank that people can predict; the API has none (M-1).
 		return cmp.Or(cmp.Compare(len(b.source), len(a.source)), moreSpecific(a.alternative, b.alternative))
 	})
+	slices.SortStableFunc(t.calls, moreSpecificCall)
 }
 
 // moreSpecific orders alternatives with the same rank of path: "Method match", "largest number of header matches",

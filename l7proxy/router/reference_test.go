@@ -14,6 +14,9 @@ import (
 // referenceMatch is Match as one would explain it: look at every match of every rule, keep those that hold, rank them.
 // It shares no code with the router.
 func referenceMatch(t *model.RouteTable, r *message.Request) int {
+	if t.GRPC {
+		return referenceCall(t, r)
+	}
 	type hit struct {
 		rule    int
 		pathway [2]int // what kind of path match, and how long
@@ -49,6 +52,64 @@ func referenceMatch(t *model.RouteTable, r *message.Request) int {
 			len(b.match.Query)-len(a.match.Query),
 		)
 	}).rule
+}
+
+var ( // never written
+	grpcType = regexp.MustCompile(`(?s)^application/grpc([+;].*)?$`)
+	callPath = regexp.MustCompile(`(?s)^/([^/]*)/(.*)$`)
+)
+
+// referenceCall is referenceMatch for a gRPC table.
+func referenceCall(t *model.RouteTable, r *message.Request) int {
+	contentType := ""
+	for _, f := range slices.Backward(r.Fields) {
+		if referenceLower(f.Name) == "content-type" {
+			contentType = referenceLower(f.Value)
+		}
+	}
+	if r.Method != "POST" || !grpcType.MatchString(contentType) {
+		return -1
+	}
+	call := callPath.FindStringSubmatch(referenceDecode(r.Path))
+	best, bestRank := -1, []int(nil)
+	for i, rule := range t.Rules {
+		for _, m := range rule.Matches {
+			if !referenceCallHolds(m, call, r) {
+				continue
+			}
+			rank := []int{0, 0, 0, 0, len(m.Headers)}
+			for j, name := range []string{m.RPC.Service, m.RPC.Method} {
+				switch {
+				case name == "":
+				case m.RPC.Type == model.Exact:
+					rank[2*j] = 2
+				default:
+					rank[2*j], rank[2*j+1] = 1, len(name)
+				}
+			}
+			if best < 0 || slices.Compare(rank, bestRank) > 0 {
+				best, bestRank = i, rank
+			}
+		}
+	}
+	return best
+}
+
+// referenceCallHolds: call is nil, or has the service and the method at 1 and 2.
+func referenceCallHolds(m model.Match, call []string, r *message.Request) bool {
+	for i, want := range []string{m.RPC.Service, m.RPC.Method} {
+		switch {
+		case want == "":
+		case call == nil, m.RPC.Type == model.Exact && call[i+1] != want:
+			return false
+		case m.RPC.Type == model.RegularExpression && !referenceExpression(want, call[i+1]):
+			return false
+		}
+	}
+	return !slices.ContainsFunc(m.Headers, func(h model.ValueMatch) bool {
+		value, ok := referenceHeader(r, h.Name)
+		return !ok || !referenceValue(h, value)
+	})
 }
 
 func referenceMethod(m model.Match) int {

@@ -4,9 +4,16 @@
 // (the longer one first, M-1), then the longest path prefix (M-3), then a method, the number of header matches, the
 // number of query matches, and last the order of the table, which is that of age. The first that holds wins for good:
 // what its rule answers is the answer (M-4).
+//
+// In a table of GRPCRoutes the rank is that of the service, then that of the method, then the number of header matches, then
+// the order of the table. The API ranks services and methods by their characters, and leaves open how many those of a regular
+// expression are: those that it has, those that it matched, or none. Here a name that is written out goes before every
+// expression, as among paths, the longer expression before the shorter, and both before a name that is not asked for. So a
+// match of a service by expression goes before one of a method only. Names are compared as paths are, decoded (M-14).
 package router
 
 import (
+	"bytes"
 	"regexp"
 	"strings"
 	"sync"
@@ -20,6 +27,9 @@ type Table struct {
 	patterns []pattern                // in order of precedence
 	prefixes map[string][]alternative // by prefix without its trailing slash, so "/" is "" (M-12)
 	lengths  []int                    // of the prefixes, each once, the longest first
+
+	grpc  bool   // only calls match: exact has those by service and method, prefixes those by service alone
+	calls []call // all others, in order of precedence
 
 	scratches sync.Pool // of *scratch
 }
@@ -47,9 +57,13 @@ type condition struct {
 	expression *regexp.Regexp // anchored; nil: value is compared
 }
 
-// Match returns the index in the model's Rules of the rule that r belongs to, or -1 when there is none: 404 (M-2). It
-// does not allocate, and its cost does not depend on rules for other exact paths and prefixes.
+// Match returns the index in the model's Rules of the rule that r belongs to, or -1 when there is none: 404 (M-2), and
+// in a gRPC table UNIMPLEMENTED (B-20). It does not allocate, and its cost does not depend on rules for other exact paths and
+// prefixes, or for other services that are written out.
 func (t *Table) Match(r *message.Request) int {
+	if t.grpc && !r.IsGRPC() { // A-54, M-35
+		return -1
+	}
 	m := matcher{table: t, request: r, path: text{plain: r.Path}}
 	if strings.IndexByte(r.Path, '%') >= 0 {
 		s := m.scratch()
@@ -74,6 +88,9 @@ type matcher struct {
 // find tries the alternatives in order of precedence.
 func (m *matcher) find() int {
 	t := m.table
+	if t.grpc {
+		return m.findRPC()
+	}
 	if rule := m.first(m.path.in(t.exact, m.path.len())); rule >= 0 {
 		return rule
 	}
@@ -179,6 +196,33 @@ func (p *text) endsElement(n int) bool {
 		return p.plain[n] == '/'
 	}
 }
+
+// serviceEnd is where in a path "/service/method" the service ends (M-30), or -1 when the path is none.
+func (p *text) serviceEnd() int {
+	if !p.hasPrefix("/") {
+		return -1
+	}
+	var i int
+	if p.isDecoded {
+		i = bytes.IndexByte(p.decoded[1:], '/')
+	} else {
+		i = strings.IndexByte(p.plain[1:], '/')
+	}
+	if i < 0 {
+		return -1
+	}
+	return 1 + i
+}
+
+// part is p from one byte to before another.
+func (p *text) part(from, to int) text {
+	if p.isDecoded {
+		return text{decoded: p.decoded[from:to], isDecoded: true}
+	}
+	return text{plain: p.plain[from:to]}
+}
+
+func (p *text) equals(s string) bool { return p.len() == len(s) && p.hasPrefix(s) }
 
 func (p *text) hasPrefix(s string) bool {
 	if p.isDecoded {
