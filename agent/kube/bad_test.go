@@ -168,7 +168,6 @@ func TestBadServicesPodsAndSlices(t *testing.T) {
 
 func TestKindsThatAreNotRead(t *testing.T) {
 	for object, want := range map[string]string{
-		"gateway.networking.k8s.io/v1 GRPCRoute":        "GRPCRoute is not supported yet, ignored",
 		"gateway.networking.k8s.io/v1 TCPRoute":         "TCPRoute is not supported yet, ignored",
 		"gateway.networking.k8s.io/v1 TLSRoute":         "TLSRoute is not supported yet, ignored",
 		"gateway.networking.k8s.io/v1 Gateway":          "Gateway is not supported yet, ignored",

@@ -94,6 +94,9 @@ func names(s *objects.Set) string {
 	for _, o := range s.HTTPRoutes {
 		all = append(all, "route/"+o.Namespace+"/"+o.Name)
 	}
+	for _, o := range s.GRPCRoutes {
+		all = append(all, "grpcroute/"+o.Namespace+"/"+o.Name)
+	}
 	for _, o := range s.ReferenceGrants {
 		all = append(all, "grant/"+o.Namespace+"/"+o.Name)
 	}

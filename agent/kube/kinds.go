@@ -50,6 +50,7 @@ func readKinds() map[string]kind {
 			name: apimachinery.NameIsDNSSubdomain, defaults: defaultEndpointSlice, validate: validateEndpointSlice,
 		})},
 		"HTTPRoute":      {gatewayGroup, []string{"v1", "v1beta1"}, false, readCustom[gatewayv1.HTTPRoute]("httproutes")},
+		"GRPCRoute":      {gatewayGroup, []string{"v1"}, false, readCustom[gatewayv1.GRPCRoute]("grpcroutes")},
 		"ReferenceGrant": {gatewayGroup, []string{"v1", "v1beta1"}, false, readCustom[gatewayv1.ReferenceGrant]("referencegrants")},
 	}
 }
@@ -64,7 +65,7 @@ func otherKinds() map[string][]string {
 		},
 		"discovery.k8s.io": nil,
 		gatewayGroup: {
-			"BackendTLSPolicy", "GRPCRoute", "Gateway", "GatewayClass", "ListenerSet", "TCPRoute", "TLSRoute", "UDPRoute",
+			"BackendTLSPolicy", "Gateway", "GatewayClass", "ListenerSet", "TCPRoute", "TLSRoute", "UDPRoute",
 		},
 	}
 }

@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/sluice-mesh/sluice/agent/kube"
+	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
 func TestStatus(t *testing.T) {
@@ -270,6 +272,55 @@ level=INFO msg="problem solved" problem="x.yaml: odd"
 	if out.String() != want {
 		t.Errorf("logged:\n%s", out.String())
 	}
+}
+
+// A-50, A-51: routes of two kinds may have one name. Each has its own status, which is logged as its own; a refusal is told
+// of the one that is in force, and statuses follow when that one goes.
+func TestA50StatusesOfTwoKindsOfRoutes(t *testing.T) {
+	bubble(t, func(w *world) {
+		var out bytes.Buffer
+		if err := w.stop(); err != nil {
+			t.Fatal(err)
+		}
+		w.make(slog.New(slog.NewTextHandler(&out, nil)))
+		w.run()
+		p := w.connect()
+		calls := &gatewayv1.GRPCRoute{Namespace: "shop", Name: "r", Generation: 1}
+		calls.Spec.ParentRefs = route("r", "a").Spec.ParentRefs
+		reported := func() string {
+			var all []string
+			for _, r := range w.status().Routes {
+				all = append(all, r.Route.String()+" "+r.Parents[0].Conditions[0].Reason)
+			}
+			return strings.Join(all, ", ")
+		}
+		w.publish(service("a", "10.96.0.1", 80), route("r", "a", "a"), calls)
+		w.soon()
+		w.expect("both", reported(), "GRPCRoute shop/r Accepted, HTTPRoute shop/r Conflicted")
+		m, err := w.node.Config(w.ctx)
+		if err != nil || !m.Services[0].Ports[0].Producer.GRPC {
+			t.Errorf("the proxies have %+v, %v", m, err)
+		}
+
+		w.do(func() { p.refuses = func(*model.Service) string { return "odd" } })
+		w.publish(service("a", "10.96.0.1", 80, 81), route("r", "a", "a"), calls)
+		w.soon()
+		w.expect("refused", reported(), "GRPCRoute shop/r NotProgrammed, HTTPRoute shop/r Conflicted")
+
+		w.do(func() { p.refuses = nil })
+		w.publish(service("a", "10.96.0.1", 80), route("r", "a", "a"))
+		w.soon()
+		w.expect("one", reported(), "HTTPRoute shop/r Accepted")
+		for _, line := range []string{
+			`route="GRPCRoute shop/r" parent=shop/a conditions="Accepted=True/Accepted `,
+			`route="GRPCRoute shop/r" parent=shop/a conditions="Accepted=False/NotProgrammed `,
+			`route="HTTPRoute shop/r" parent=shop/a conditions="Accepted=True/Accepted `,
+		} {
+			if n := strings.Count(out.String(), line); n != 1 {
+				t.Errorf("%s is logged %d times:\n%s", line, n, out.String())
+			}
+		}
+	})
 }
 
 func TestConditionsAreLoggedWhenTheyChange(t *testing.T) {

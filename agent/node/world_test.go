@@ -295,6 +295,8 @@ func setOf(all ...any) *objects.Set {
 			set.Pods = append(set.Pods, o)
 		case *gatewayv1.HTTPRoute:
 			set.HTTPRoutes = append(set.HTTPRoutes, o)
+		case *gatewayv1.GRPCRoute:
+			set.GRPCRoutes = append(set.GRPCRoutes, o)
 		case *discoveryv1.EndpointSlice:
 			set.EndpointSlices = append(set.EndpointSlices, o)
 		default:

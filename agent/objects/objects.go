@@ -16,5 +16,6 @@ type Set struct {
 	EndpointSlices  []*discoveryv1.EndpointSlice
 	Pods            []*corev1.Pod
 	HTTPRoutes      []*gatewayv1.HTTPRoute
+	GRPCRoutes      []*gatewayv1.GRPCRoute
 	ReferenceGrants []*gatewayv1.ReferenceGrant
 }
