@@ -20,18 +20,33 @@ type attachment struct {
 	ports   []uint16 // the ones it selects
 	// explicit: the user named a port, so bytes that are no HTTP are an error there.
 	explicit bool
-	rules    []model.Rule // with the backends as this parent has them
+	lost     map[uint16]model.RouteRef // of the ports: what is bound there and goes before it
+	rules    []model.Rule              // with the backends as this parent has them
 	faults   []refFault
 }
 
-// binds says whether the route's rules apply to a port. A route that keeps no rule is treated as absent (A-44b); one
-// that never had any matches nothing.
+// binds says whether the route's rules are to apply to a port, unless those of another kind do. A route that keeps no rule
+// is treated as absent (A-44b); one that never had any matches nothing.
 func (a *attachment) binds(port uint16) bool {
 	return a.refused == "" && slices.Contains(a.ports, port) && (len(a.rules) > 0 || len(a.route.rules) == 0)
 }
 
+// applies says whether the route's rules apply to a port.
+func (a *attachment) applies(port uint16) bool {
+	_, lost := a.lost[port]
+	return a.binds(port) && !lost
+}
+
 // producer says whether the route speaks for the Service's owner, and so to every client.
 func (a *attachment) producer() bool { return a.route.ref.Namespace == a.service.Namespace }
+
+// client is the namespace whose clients the route applies to; "": it applies to all.
+func (a *attachment) client() string {
+	if a.producer() {
+		return ""
+	}
+	return a.route.ref.Namespace
+}
 
 // isService says whether a parentRef names a Service. Without group and kind it names a Gateway. "core" is how
 // some write the group that has no name.

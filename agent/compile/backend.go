@@ -21,11 +21,11 @@ func (f refFault) String() string { return f.at + ": " + f.message }
 // resolve completes a rule for a parent in a namespace: its backends, and all of its references that lead nowhere
 // (S-22), whether the rule is in force or not.
 func (ix *index) resolve(r *route, rule *rule, parentNamespace string) (model.Rule, []refFault) {
-	faults := ix.filterFaults(rule.label, r.ref.Namespace, parentNamespace, rule.object.Filters)
+	faults := ix.filterFaults(rule.label, r.ref, parentNamespace, rule.filters)
 	compiled := rule.compiled
-	for i := range rule.object.BackendRefs {
+	for i := range rule.backends {
 		at := fmt.Sprintf("%s.backendRefs[%d]", rule.label, i)
-		b, found := ix.weighted(at, r.ref.Namespace, parentNamespace, &rule.object.BackendRefs[i])
+		b, found := ix.weighted(at, r.ref, parentNamespace, &rule.backends[i])
 		faults = append(faults, found...)
 		if compiled.Fail == nil {
 			compiled.Backends = append(compiled.Backends, b)
@@ -35,7 +35,7 @@ func (ix *index) resolve(r *route, rule *rule, parentNamespace string) (model.Ru
 }
 
 // filterFaults are the references of filters that lead nowhere: to extensions, and to Services.
-func (ix *index) filterFaults(at, from, parent string, filters []gatewayv1.HTTPRouteFilter) []refFault {
+func (ix *index) filterFaults(at string, from model.RouteRef, parent string, filters []gatewayv1.HTTPRouteFilter) []refFault {
 	var faults []refFault
 	for i := range filters {
 		f := &filters[i]
@@ -74,7 +74,7 @@ func extensionFault(at string, f *gatewayv1.HTTPRouteFilter) refFault {
 }
 
 // weighted is one choice of a rule, and what of it leads nowhere. One that cannot be used keeps its weight (B-2).
-func (ix *index) weighted(at, from, parent string, ref *gatewayv1.HTTPBackendRef) (model.Backend, []refFault) {
+func (ix *index) weighted(at string, from model.RouteRef, parent string, ref *gatewayv1.HTTPBackendRef) (model.Backend, []refFault) {
 	b := model.Backend{Weight: 1}
 	if ref.Weight != nil {
 		b.Weight = uint32(min(max(0, *ref.Weight), model.MaxWeight))
@@ -101,20 +101,20 @@ func (ix *index) weighted(at, from, parent string, ref *gatewayv1.HTTPBackendRef
 
 // backend resolves a reference to a port of a Service. The permission is looked at before the Service, so that
 // nobody learns what is in another's namespace (S-22).
-func (ix *index) backend(from, parent string, ref *gatewayv1.BackendObjectReference) (model.EndpointsKey, *refFault) {
+func (ix *index) backend(from model.RouteRef, parent string, ref *gatewayv1.BackendObjectReference) (model.EndpointsKey, *refFault) {
 	fault := func(reason gatewayv1.RouteConditionReason, format string, args ...any) (model.EndpointsKey, *refFault) {
 		return model.EndpointsKey{}, &refFault{reason: reason, message: fmt.Sprintf(format, args...)}
 	}
 	if !isCoreService(ref) {
 		return fault(gatewayv1.RouteReasonInvalidKind, "a backend of kind %s is not supported, only a Service is", describeKind(ref))
 	}
-	key := model.ServiceKey{Namespace: from, Name: string(ref.Name)}
+	key := model.ServiceKey{Namespace: from.Namespace, Name: string(ref.Name)}
 	if ref.Namespace != nil {
 		key.Namespace = string(*ref.Namespace)
 	}
 	if !ix.permitted(from, parent, key) {
-		return fault(gatewayv1.RouteReasonRefNotPermitted, "no ReferenceGrant in namespace %s lets an HTTPRoute of namespace %s refer to Service %s",
-			key.Namespace, from, key.Name)
+		return fault(gatewayv1.RouteReasonRefNotPermitted, "no ReferenceGrant in namespace %s lets %s of namespace %s refer to Service %s",
+			key.Namespace, oneOf(from.Kind), from.Namespace, key.Name)
 	}
 	s := ix.services[key]
 	switch {
@@ -132,7 +132,7 @@ func (ix *index) backend(from, parent string, ref *gatewayv1.BackendObjectRefere
 		return fault(gatewayv1.RouteReasonUnsupportedProtocol, "port %d of Service %s is %s, not TCP", number, key, otherProtocol)
 	case port == nil:
 		return fault(gatewayv1.RouteReasonBackendNotFound, "Service %s has no port %d; it has %s", key, number, describePorts(s))
-	case !speaks(port.AppProtocol):
+	case !speaks(from.Kind, port.AppProtocol):
 		return fault(gatewayv1.RouteReasonUnsupportedProtocol, "port %d of Service %s wants %s, which is not supported yet", number, key, *port.AppProtocol)
 	}
 	return model.EndpointsKey{Namespace: key.Namespace, Name: key.Name, Port: uint16(number)}, nil
@@ -166,8 +166,26 @@ func tcpPort(s *corev1.Service, number int32) (port *corev1.ServicePort, other c
 	return nil, other
 }
 
-// speaks says whether the proxy can talk to a backend that names its protocol. Without TLS to backends and
-// without HTTP/2 these two are out; of the others HTTP/1.1 may be inferred.
-func speaks(appProtocol *string) bool {
-	return appProtocol == nil || *appProtocol != "kubernetes.io/h2c" && *appProtocol != "kubernetes.io/wss"
+// speaks says whether the proxy can talk for a route of that kind to a backend that names its protocol. TLS to backends
+// is out for all. Calls of gRPC need HTTP/2, which no other protocol has to be told for; a backend for WebSockets has
+// only HTTP/1.1.
+func speaks(kind string, appProtocol *string) bool {
+	if appProtocol == nil {
+		return true
+	}
+	switch *appProtocol {
+	case "kubernetes.io/wss":
+		return false
+	case "kubernetes.io/ws":
+		return kind == kindHTTPRoute
+	}
+	return true
+}
+
+// oneOf is a kind with its article.
+func oneOf(kind string) string {
+	if kind == kindHTTPRoute {
+		return "an " + kind
+	}
+	return "a " + kind
 }

@@ -61,7 +61,6 @@ func TestB2ReferencesThatLeadNowhere(t *testing.T) {
 		"no port":               {[]any{service("shop/v2", "10.96.0.2")}, backend("shop/v2", func(r *gatewayv1.HTTPBackendRef) { r.Port = nil }), "BackendNotFound", "names no port"},
 		"A-64: ExternalName":    {[]any{external}, backend("shop/v2"), "InvalidKind", "ExternalName"},
 		"A-78: UDP":             {[]any{service("shop/v2", "10.96.0.2", udp(80, "http"))}, backend("shop/v2"), "UnsupportedProtocol", "is UDP, not TCP"},
-		"A-75: h2c":             {[]any{ported(80, "kubernetes.io/h2c")}, backend("shop/v2"), "UnsupportedProtocol", "kubernetes.io/h2c"},
 		"A-75: wss":             {[]any{ported(80, "kubernetes.io/wss")}, backend("shop/v2"), "UnsupportedProtocol", "kubernetes.io/wss"},
 		"A-94: another's":       {[]any{service("third/v2", "10.96.0.3")}, backend("third/v2"), "RefNotPermitted", "no ReferenceGrant in namespace third"},
 		"S-22: nor its absence": {nil, backend("third/v2"), "RefNotPermitted", "no ReferenceGrant in namespace third"},
@@ -96,6 +95,9 @@ func TestA71BackendsThatCanBeUsed(t *testing.T) {
 			s.Spec.Ports = []corev1.ServicePort{udp(80, "u"), tcp(80, "http")}
 		},
 		"A-73: http": func(s *corev1.Service, _ *gatewayv1.HTTPBackendRef) { s.Spec.Ports[0].AppProtocol = new("http") },
+		"A-73: h2c": func(s *corev1.Service, _ *gatewayv1.HTTPBackendRef) {
+			s.Spec.Ports[0].AppProtocol = new("kubernetes.io/h2c")
+		},
 		"A-73: ws": func(s *corev1.Service, _ *gatewayv1.HTTPBackendRef) {
 			s.Spec.Ports[0].AppProtocol = new("kubernetes.io/ws")
 		},
@@ -211,8 +213,8 @@ func TestS22EveryReferenceCounts(t *testing.T) {
 	ofBackend := func(all ...gatewayv1.HTTPRouteFilter) func(*gatewayv1.HTTPRouteRule) {
 		return func(r *gatewayv1.HTTPRouteRule) { r.BackendRefs[0].Filters = all }
 	}
-	h2c := service("shop/h2c", "10.96.0.2")
-	h2c.Spec.Ports[0].AppProtocol = new("kubernetes.io/h2c")
+	secret := service("shop/secret", "10.96.0.2")
+	secret.Spec.Ports[0].AppProtocol = new("kubernetes.io/wss")
 	for name, c := range map[string]struct {
 		rules  []gatewayv1.HTTPRouteRule
 		reason string
@@ -232,17 +234,17 @@ func TestS22EveryReferenceCounts(t *testing.T) {
 			r.Filters = []gatewayv1.HTTPRouteFilter{extension()}
 			r.BackendRefs = append(r.BackendRefs, backend("shop/gone"))
 		})}, "InvalidKind", []string{"rules[1].filters[0]: ExtensionRef", "rules[1].backendRefs[1]: Service shop/gone"}},
-		"the order of reasons": {[]gatewayv1.HTTPRouteRule{rule("/", backend("shop/h2c"), backend("shop/gone"))}, "BackendNotFound",
-			[]string{"backendRefs[0]: port 80 of Service shop/h2c", "backendRefs[1]: Service shop/gone"}},
+		"the order of reasons": {[]gatewayv1.HTTPRouteRule{rule("/", backend("shop/secret"), backend("shop/gone"))}, "BackendNotFound",
+			[]string{"backendRefs[0]: port 80 of Service shop/secret", "backendRefs[1]: Service shop/gone"}},
 		"and more": {[]gatewayv1.HTTPRouteRule{rule("/", backend("shop/gone"), backend("shop/x", func(r *gatewayv1.HTTPBackendRef) {
 			r.Kind = new(gatewayv1.Kind("X"))
 		}))}, "InvalidKind", []string{"backendRefs[0]", "backendRefs[1]"}},
-		"and all": {[]gatewayv1.HTTPRouteRule{rule("/", backend("shop/gone"), backend("third/x"), backend("shop/h2c"))}, "RefNotPermitted",
+		"and all": {[]gatewayv1.HTTPRouteRule{rule("/", backend("shop/gone"), backend("third/x"), backend("shop/secret"))}, "RefNotPermitted",
 			[]string{"backendRefs[0]", "backendRefs[1]", "backendRefs[2]"}},
-		"the least": {[]gatewayv1.HTTPRouteRule{rule("/", backend("shop/h2c"))}, "UnsupportedProtocol", []string{"backendRefs[0]"}},
+		"the least": {[]gatewayv1.HTTPRouteRule{rule("/", backend("shop/secret"))}, "UnsupportedProtocol", []string{"backendRefs[0]"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			res := result(t, service("shop/web", "10.96.0.1"), h2c, route("shop/r", to("shop/web"), c.rules...))
+			res := result(t, service("shop/web", "10.96.0.1"), secret, route("shop/r", to("shop/web"), c.rules...))
 			if got := statusOf(res, "shop/r"); !strings.Contains(got, "ResolvedRefs=False/"+c.reason) {
 				t.Errorf("the status is %q", got)
 			}

@@ -82,11 +82,12 @@ func shuffled(in *objects.Set, seed uint64) *objects.Set {
 	r := rand.New(rand.NewPCG(seed, 0))
 	out := &objects.Set{
 		Services: slices.Clone(in.Services), EndpointSlices: slices.Clone(in.EndpointSlices),
-		HTTPRoutes: slices.Clone(in.HTTPRoutes), ReferenceGrants: slices.Clone(in.ReferenceGrants),
+		HTTPRoutes: slices.Clone(in.HTTPRoutes), GRPCRoutes: slices.Clone(in.GRPCRoutes), ReferenceGrants: slices.Clone(in.ReferenceGrants),
 	}
 	r.Shuffle(len(out.Services), reflect.Swapper(out.Services))
 	r.Shuffle(len(out.EndpointSlices), reflect.Swapper(out.EndpointSlices))
 	r.Shuffle(len(out.HTTPRoutes), reflect.Swapper(out.HTTPRoutes))
+	r.Shuffle(len(out.GRPCRoutes), reflect.Swapper(out.GRPCRoutes))
 	r.Shuffle(len(out.ReferenceGrants), reflect.Swapper(out.ReferenceGrants))
 	return out
 }
@@ -111,6 +112,8 @@ func load(t *testing.T, file string) *objects.Set {
 			set.EndpointSlices = append(set.EndpointSlices, decode[discoveryv1.EndpointSlice](t, file, document))
 		case "HTTPRoute":
 			set.HTTPRoutes = append(set.HTTPRoutes, decode[gatewayv1.HTTPRoute](t, file, document))
+		case "GRPCRoute":
+			set.GRPCRoutes = append(set.GRPCRoutes, decode[gatewayv1.GRPCRoute](t, file, document))
 		case "ReferenceGrant":
 			set.ReferenceGrants = append(set.ReferenceGrants, decode[gatewayv1.ReferenceGrant](t, file, document))
 		default:

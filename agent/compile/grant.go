@@ -6,10 +6,10 @@ import (
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
-// permitted says whether a route of a namespace may refer to a Service. Inside its own namespace it may, and inside
+// permitted says whether a route may refer to a Service. Inside its own namespace it may, and inside
 // that of the parent Service, which the client may address anyhow; elsewhere it needs a ReferenceGrant.
-func (ix *index) permitted(from, parent string, to model.ServiceKey) bool {
-	if !ix.opts.ReferenceGrants || to.Namespace == from || to.Namespace == parent {
+func (ix *index) permitted(from model.RouteRef, parent string, to model.ServiceKey) bool {
+	if !ix.opts.ReferenceGrants || to.Namespace == from.Namespace || to.Namespace == parent {
 		return true
 	}
 	for _, g := range ix.grants[to.Namespace] {
@@ -20,9 +20,9 @@ func (ix *index) permitted(from, parent string, to model.ServiceKey) bool {
 	return false
 }
 
-func grantsFrom(g *gatewayv1.ReferenceGrant, namespace string) bool {
+func grantsFrom(g *gatewayv1.ReferenceGrant, r model.RouteRef) bool {
 	for _, f := range g.Spec.From {
-		if f.Group == gatewayv1.GroupName && f.Kind == "HTTPRoute" && string(f.Namespace) == namespace {
+		if f.Group == gatewayv1.GroupName && string(f.Kind) == r.Kind && string(f.Namespace) == r.Namespace {
 			return true
 		}
 	}

@@ -191,6 +191,8 @@ func setOf(all ...any) *objects.Set {
 			set.EndpointSlices = append(set.EndpointSlices, o)
 		case *gatewayv1.HTTPRoute:
 			set.HTTPRoutes = append(set.HTTPRoutes, o)
+		case *gatewayv1.GRPCRoute:
+			set.GRPCRoutes = append(set.GRPCRoutes, o)
 		case *gatewayv1.ReferenceGrant:
 			set.ReferenceGrants = append(set.ReferenceGrants, o)
 		default:

@@ -48,7 +48,8 @@ func newIndex(in *objects.Set, opts Options) *index {
 		ix.grants[g.Namespace] = append(ix.grants[g.Namespace], g)
 	}
 	ix.assignAddresses()
-	ix.addRoutes(in.HTTPRoutes)
+	ix.addRoutes(readRoutes(in))
+	ix.settleKinds()
 	return ix
 }
 
@@ -86,17 +87,17 @@ func parseAddress(s string) (netip.Addr, bool) {
 }
 
 // addRoutes attaches the routes, the one that wins against equals first: the oldest, then by "namespace/name".
-func (ix *index) addRoutes(routes []*gatewayv1.HTTPRoute) {
-	sorted := slices.SortedFunc(slices.Values(routes), func(a, b *gatewayv1.HTTPRoute) int {
+func (ix *index) addRoutes(routes []*route) {
+	slices.SortFunc(routes, func(a, b *route) int {
 		return cmp.Or(
-			a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
-			cmp.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name),
+			a.created.Compare(b.created),
+			cmp.Compare(a.ref.Namespace+"/"+a.ref.Name, b.ref.Namespace+"/"+b.ref.Name),
+			cmp.Compare(a.ref.Kind, b.ref.Kind), // they never meet in a table
 		)
 	})
-	for _, object := range sorted {
-		r := newRoute(object)
-		for i := range object.Spec.ParentRefs {
-			if a := ix.attach(r, &object.Spec.ParentRefs[i]); a != nil {
+	for _, r := range routes {
+		for i := range r.parentRefs {
+			if a := ix.attach(r, &r.parentRefs[i]); a != nil {
 				r.parents = append(r.parents, a)
 				ix.parents[a.service] = append(ix.parents[a.service], a)
 			}

@@ -40,16 +40,9 @@ func compileMatch(in *gatewayv1.HTTPRouteMatch) (m model.Match, err error) {
 		}
 	}
 	for i, h := range in.Headers {
-		// Header names are case-insensitive; of several entries for one name the first counts, whatever the others say (M-15).
-		name := strings.ToLower(string(h.Name))
-		if named(m.Headers, name) {
-			continue
-		}
-		v, err := compileValue(name, h.Value, (*string)(h.Type))
-		if err != nil {
+		if m.Headers, err = addHeader(m.Headers, string(h.Name), h.Value, (*string)(h.Type)); err != nil {
 			return m, fmt.Errorf("headers[%d]: %w", i, err)
 		}
-		m.Headers = append(m.Headers, v)
 	}
 	for i, q := range in.QueryParams {
 		// Parameter names are case-sensitive; here too the first counts (M-18).
@@ -63,6 +56,20 @@ func compileMatch(in *gatewayv1.HTTPRouteMatch) (m model.Match, err error) {
 		m.Query = append(m.Query, v)
 	}
 	return m, nil
+}
+
+// addHeader adds a condition on a header. Names are case-insensitive; of several entries for one name the first counts,
+// whatever the others say (M-15).
+func addHeader(to []model.ValueMatch, name, value string, matchType *string) ([]model.ValueMatch, error) {
+	name = strings.ToLower(name)
+	if named(to, name) {
+		return to, nil
+	}
+	v, err := compileValue(name, value, matchType)
+	if err != nil {
+		return to, err
+	}
+	return append(to, v), nil
 }
 
 // methods are those that the API knows (M-19).

@@ -2,61 +2,66 @@ package compile
 
 import (
 	"fmt"
+	"time"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
-// failureStatus answers what a rule cannot do (F-5).
+// failureStatus answers what a rule cannot do (F-5). The proxy turns it into UNAVAILABLE where it answers as gRPC (B-24).
 const failureStatus = 500
 
-// route is an HTTPRoute, with what of it does not depend on the parent.
+// The kinds of routes that are compiled.
+const (
+	kindHTTPRoute = "HTTPRoute"
+	kindGRPCRoute = "GRPCRoute"
+)
+
+// route is a route of either kind in one form, with what of it does not depend on the parent.
 type route struct {
-	ref     model.RouteRef
-	object  *gatewayv1.HTTPRoute
-	rules   []*rule
-	parents []*attachment
+	ref        model.RouteRef
+	generation int64
+	created    time.Time
+	parentRefs []gatewayv1.ParentReference // the object's own, which nobody edits
+	hostnames  []gatewayv1.Hostname
+	rules      []*rule
+	parents    []*attachment
 }
+
+func (r *route) isGRPC() bool { return r.ref.Kind == kindGRPCRoute }
 
 // rule is one rule of a route. A rule whose match cannot be implemented is dropped. One with a filter or a setting that
 // must not be skipped keeps its match and answers every request 500, so that no broader rule takes its traffic (A-45, F-5).
 type rule struct {
-	object     *gatewayv1.HTTPRouteRule
-	label      string     // how messages name it
+	label      string // how messages name it
+	filters    []gatewayv1.HTTPRouteFilter
+	backends   []gatewayv1.HTTPBackendRef
 	compiled   model.Rule // without backends
 	dropped    string     // why it is dropped
 	failed     string     // why it fails, when that is the rule's own fault
 	unresolved []refFault // references of its filters that lead nowhere; they too make it fail
 }
 
-func newRoute(object *gatewayv1.HTTPRoute) *route {
-	r := &route{
-		ref:    model.RouteRef{Kind: "HTTPRoute", Namespace: object.Namespace, Name: object.Name},
-		object: object,
+// newRule compiles a rule, the index-th of its route, except for what depends on the parent.
+func newRule(ref model.RouteRef, index int, from *ruleSource) *rule {
+	r := &rule{
+		label: fmt.Sprintf("rules[%d]", index), filters: from.filters, backends: from.backends,
+		compiled: model.Rule{Route: ref, Index: index, Matches: from.matches},
 	}
-	for i := range object.Spec.Rules {
-		r.rules = append(r.rules, newRule(r.ref, i, &object.Spec.Rules[i]))
+	if from.name != nil && *from.name != "" {
+		r.compiled.Name = string(*from.name)
+		r.label += fmt.Sprintf(" (%s)", *from.name)
 	}
-	return r
-}
-
-func newRule(ref model.RouteRef, index int, object *gatewayv1.HTTPRouteRule) *rule {
-	r := &rule{object: object, label: fmt.Sprintf("rules[%d]", index), compiled: model.Rule{Route: ref, Index: index}}
-	if object.Name != nil && *object.Name != "" {
-		r.compiled.Name = string(*object.Name)
-		r.label += fmt.Sprintf(" (%s)", *object.Name)
+	if from.badMatch != nil {
+		r.dropped = from.badMatch.Error()
 	}
-	var err error
-	if r.compiled.Matches, err = compileMatches(object.Matches); err != nil {
-		r.dropped = err.Error()
+	r.fail(from.unsupported)
+	for i := range r.filters {
+		r.addFilter(fmt.Sprintf("filters[%d]", i), &r.filters[i])
 	}
-	r.fail(unsupportedSetting(object))
-	for i := range object.Filters {
-		r.addFilter(fmt.Sprintf("filters[%d]", i), &object.Filters[i])
-	}
-	for i := range object.BackendRefs {
-		filters := object.BackendRefs[i].Filters
+	for i := range r.backends {
+		filters := r.backends[i].Filters
 		for j := range filters {
 			if filters[j].Type == gatewayv1.HTTPRouteFilterExtensionRef {
 				continue // it makes that backend invalid, not the rule
@@ -108,6 +113,8 @@ func (r *rule) invalid() string {
 	switch {
 	case r.dropped != "":
 		return r.label + " is left out: " + r.dropped
+	case r.failed != "" && r.compiled.Route.Kind == kindGRPCRoute: // B-21
+		return r.label + " answers UNAVAILABLE: " + r.failed
 	case r.failed != "":
 		return r.label + " answers 500: " + r.failed
 	}

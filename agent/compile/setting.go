@@ -21,6 +21,14 @@ func unsupportedSetting(r *gatewayv1.HTTPRouteRule) error {
 	return nil
 }
 
+// unsupportedGRPCSetting is unsupportedSetting for a GRPCRoute, whose rules have nothing else of that sort (M-36).
+func unsupportedGRPCSetting(r *gatewayv1.GRPCRouteRule) error {
+	if r.SessionPersistence != nil { //nolint:staticcheck // as above
+		return errors.New("sessionPersistence is not supported yet")
+	}
+	return nil
+}
+
 func limits(d *gatewayv1.Duration) bool {
 	if d == nil {
 		return false

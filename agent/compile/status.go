@@ -19,7 +19,7 @@ func (ix *index) statuses() []RouteStatus {
 		if len(r.parents) == 0 {
 			continue
 		}
-		s := RouteStatus{Route: r.ref, Generation: r.object.Generation}
+		s := RouteStatus{Route: r.ref, Generation: r.generation}
 		for _, a := range r.parents {
 			s.Parents = append(s.Parents, gatewayv1.RouteParentStatus{
 				ParentRef:      *a.ref.DeepCopy(),
@@ -42,7 +42,7 @@ func (a *attachment) conditions() []metav1.Condition {
 		}
 	}
 	found := []metav1.Condition{a.accepted(invalid), a.resolvedRefs()}
-	if a.refused == "" && len(invalid) > 0 && len(invalid) < len(a.route.rules) {
+	if found[0].Status == metav1.ConditionTrue && len(invalid) > 0 {
 		found = append(found, a.condition(gatewayv1.RouteConditionPartiallyInvalid, true, gatewayv1.RouteReasonUnsupportedValue,
 			"Dropped Rule: "+strings.Join(invalid, "; ")))
 	}
@@ -57,16 +57,23 @@ func (a *attachment) accepted(invalid []string) metav1.Condition {
 	case len(invalid) > 0 && len(invalid) == len(a.route.rules): // S-24
 		return a.condition(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonUnsupportedValue,
 			"no rule is implemented: "+strings.Join(invalid, "; "))
+	case a.conflicted():
+		return a.condition(gatewayv1.RouteConditionAccepted, false, reasonConflicted, a.describeLost())
 	}
 	var ports []string
 	for _, p := range a.ports {
-		ports = append(ports, fmt.Sprint(p))
+		if _, lost := a.lost[p]; !lost {
+			ports = append(ports, fmt.Sprint(p))
+		}
 	}
 	message := fmt.Sprintf("the route is bound to Service %s, port %s", a.service, strings.Join(ports, ", "))
 	if !a.producer() {
 		message += fmt.Sprintf(", for clients in namespace %s", a.route.ref.Namespace)
 	}
-	return a.condition(gatewayv1.RouteConditionAccepted, true, gatewayv1.RouteReasonAccepted, message+hostnamesNote(a.route.object.Spec.Hostnames))
+	if lost := a.describeLost(); lost != "" {
+		message += "; " + lost
+	}
+	return a.condition(gatewayv1.RouteConditionAccepted, true, gatewayv1.RouteReasonAccepted, message+hostnamesNote(a.route.hostnames))
 }
 
 // hostnamesNote tells users that hostnames do nothing where the parent is a Service.
@@ -99,7 +106,7 @@ func (a *attachment) resolvedRefs() metav1.Condition {
 func (a *attachment) condition(t gatewayv1.RouteConditionType, ok bool, reason gatewayv1.RouteConditionReason, message string) metav1.Condition {
 	c := metav1.Condition{
 		Type: string(t), Status: metav1.ConditionFalse, Reason: string(reason), Message: message,
-		ObservedGeneration: a.route.object.Generation,
+		ObservedGeneration: a.route.generation,
 	}
 	if ok {
 		c.Status = metav1.ConditionTrue

@@ -101,13 +101,10 @@ func (ix *index) port(key model.ServiceKey, p *corev1.ServicePort) model.Port {
 	}
 	tables := map[string]*tableBuilder{} // by client namespace; "" serves all
 	for _, a := range ix.parents[key] {
-		if !a.binds(port.Number) {
+		if !a.applies(port.Number) {
 			continue
 		}
-		client := a.route.ref.Namespace
-		if a.producer() {
-			client = ""
-		}
+		client := a.client()
 		if tables[client] == nil {
 			tables[client] = &tableBuilder{}
 		}
@@ -134,7 +131,8 @@ type tableBuilder struct {
 
 func (b *tableBuilder) add(a *attachment) {
 	b.table.Explicit = b.table.Explicit || a.explicit
-	if b.last == a.route { // two parentRefs of one route select the port
+	b.table.GRPC = a.route.isGRPC() // so are all of the set
+	if b.last == a.route {          // two parentRefs of one route select the port
 		return
 	}
 	b.last = a.route

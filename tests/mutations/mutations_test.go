@@ -30,6 +30,24 @@ var mutations = map[string]mutation{
 		to:   "func(a, b int) int { return cmp.Compare(a, b) }",
 		pkg:  "./l7proxy/router",
 	},
+	"precedence of calls: an expression goes before a name": {
+		file: "l7proxy/router/rpc.go",
+		from: "	if rule := m.first(m.path.in(t.exact, m.path.len())); rule >= 0 {\n		return rule\n	}\n	end := m.path.serviceEnd()\n",
+		to:   "	end := m.path.serviceEnd()\n	for i := range t.calls {\n		if c := &t.calls[i]; m.holds(&c.alternative) && m.names(c, end) {\n			return c.rule\n		}\n	}\n	if rule := m.first(m.path.in(t.exact, m.path.len())); rule >= 0 {\n		return rule\n	}\n",
+		pkg:  "./l7proxy/router",
+	},
+	"precedence of calls: a method counts more than a service": {
+		file: "l7proxy/router/rpc.go",
+		from: "cmp.Or(a.service.compare(&b.service), a.method.compare(&b.method), ",
+		to:   "cmp.Or(a.method.compare(&b.method), a.service.compare(&b.service), ",
+		pkg:  "./l7proxy/router",
+	},
+	"calls: any request matches in a table of GRPCRoutes": {
+		file: "l7proxy/router/router.go",
+		from: "if t.grpc && !r.IsGRPC() {",
+		to:   "if false {",
+		pkg:  "./l7proxy/router",
+	},
 	"weight: the share of each backend is one too large": {
 		file: "l7proxy/weighted/weighted.go",
 		from: "if mid := (low + high) / 2; c.ends[mid] > at {",
@@ -68,8 +86,26 @@ var mutations = map[string]mutation{
 	},
 	"consumer routes: they are added to the producer's instead of replacing them": {
 		file: "agent/compile/unit.go",
-		from: "		client := a.route.ref.Namespace // A-21\n",
+		from: "		client := a.client()\n",
 		to:   "		client := \"\"\n",
+		pkg:  "./agent/compile",
+	},
+	"one kind on a port: an HTTPRoute keeps what a GRPCRoute takes": {
+		file: "agent/compile/conflict.go",
+		from: "	a.lost[port] = to\n",
+		to:   "",
+		pkg:  "./agent/compile",
+	},
+	"one kind on a port: a consumer's GRPCRoute takes the producer's port": {
+		file: "agent/compile/conflict.go",
+		from: "				at := place{a.client(), port}\n",
+		to:   "				at := place{\"\", port}\n",
+		pkg:  "./agent/compile",
+	},
+	"grants: one for HTTPRoutes is one for GRPCRoutes": {
+		file: "agent/compile/grant.go",
+		from: "string(f.Kind) == r.Kind && ",
+		to:   "",
 		pkg:  "./agent/compile",
 	},
 }

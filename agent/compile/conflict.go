@@ -1,0 +1,67 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-mesh/sluice/l7proxy/model"
+)
+
+// reasonConflicted is the reason of Accepted where a route of another kind has all of its ports. The API has no
+// constant for it.
+const reasonConflicted gatewayv1.RouteConditionReason = "Conflicted"
+
+// settleKinds decides which kind of route applies where several are bound: for each port of a Service and each set of
+// clients one does, GRPCRoutes before HTTPRoutes, however old they are.
+func (ix *index) settleKinds() {
+	type place struct {
+		client string
+		port   uint16
+	}
+	for _, attachments := range ix.parents {
+		taken := map[place]model.RouteRef{}
+		for _, a := range attachments {
+			for _, port := range a.ports {
+				at := place{a.client(), port}
+				if _, is := taken[at]; !is && a.route.isGRPC() && a.binds(port) {
+					taken[at] = a.route.ref
+				}
+			}
+		}
+		for _, a := range attachments {
+			for _, port := range a.ports {
+				if by, is := taken[place{a.client(), port}]; is && !a.route.isGRPC() {
+					a.lose(port, by)
+				}
+			}
+		}
+	}
+}
+
+func (a *attachment) lose(port uint16, to model.RouteRef) {
+	if a.lost == nil {
+		a.lost = map[uint16]model.RouteRef{}
+	}
+	a.lost[port] = to
+}
+
+// conflicted says whether the route lost every port that it selects.
+func (a *attachment) conflicted() bool {
+	return len(a.lost) > 0 && !slices.ContainsFunc(a.ports, a.applies)
+}
+
+// describeLost names the ports that the route does not apply to, and what does; "": there are none.
+func (a *attachment) describeLost() string {
+	if len(a.lost) == 0 {
+		return ""
+	}
+	var taken []string
+	for _, port := range slices.Sorted(maps.Keys(a.lost)) {
+		taken = append(taken, fmt.Sprintf("port %d (taken by %s)", port, a.lost[port]))
+	}
+	return fmt.Sprintf("ignored on %s: on one port a %s goes before %s", strings.Join(taken, ", "), kindGRPCRoute, oneOf(a.route.ref.Kind))
+}
