@@ -29,7 +29,7 @@ func (p *Pod) traffic(name, program string, options any, out io.Writer) (*Proces
 
 func (l *Lab) bin(name string) string { return filepath.Join(l.options.Bin, name) }
 
-// Serve starts an HTTP server in the pod that listens on the port, IPv4 and IPv6, and waits until it does.
+// Serve starts a server of HTTP and gRPC in the pod that listens on the port, IPv4 and IPv6, and waits until it does.
 func (p *Pod) Serve(ctx context.Context, port uint16) (*Process, error) {
 	out, err := os.OpenFile(p.seenPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
@@ -119,6 +119,9 @@ type Running struct {
 // StartLoad starts a load in the pod. The caller reads Reports if it asked for snapshots.
 func (p *Pod) StartLoad(l traffic.Load) (*Running, error) { return p.startClient("load", l) }
 
+// StartCalls starts gRPC calls in the pod. The caller reads Reports if it asked for snapshots.
+func (p *Pod) StartCalls(c traffic.Calls) (*Running, error) { return p.startClient("calls", c) }
+
 // StartHold starts to open connections and to hold them.
 func (p *Pod) StartHold(h traffic.Hold) (*Running, error) { return p.startClient("hold", h) }
 
@@ -189,4 +192,13 @@ func (p *Pod) Load(ctx context.Context, l traffic.Load) (*traffic.Report, error)
 		return nil, err
 	}
 	return c.Wait(ctx)
+}
+
+// Calls makes a number of gRPC calls, from their start to their end.
+func (p *Pod) Calls(ctx context.Context, c traffic.Calls) (*traffic.Report, error) {
+	r, err := p.StartCalls(c)
+	if err != nil {
+		return nil, err
+	}
+	return r.Wait(ctx)
 }

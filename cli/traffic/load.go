@@ -54,11 +54,14 @@ type Report struct {
 	Backends map[string]int64 `json:"backends"` // successes by who answered
 	Routed   int64            `json:"routed"`   // successes whose request a route had marked
 	Statuses map[int]int64    `json:"statuses"`
-	Failures []Failure        `json:"failures"` // the first of them
+	Codes    map[int]int64    `json:"codes,omitempty"` // gRPC's, of calls: what a client would see
+	Failures []Failure        `json:"failures"`        // the first of them
 	P50      time.Duration    `json:"p50"`
 	P99      time.Duration    `json:"p99"`
 	Longest  time.Duration    `json:"longest"`
 	Final    bool             `json:"final"`
+
+	Connections int64 `json:"connections,omitempty"` // that calls were made over; in the final report
 }
 
 // Failure is one request that failed.
@@ -89,18 +92,26 @@ func (l Load) Run(ctx context.Context, each func(*Report)) (*Report, error) {
 		return nil, err
 	}
 	results := make(chan result, 4096)
-	var sent atomic.Int64
+	pace := pace{workers: l.Workers, rate: l.Rate, limit: l.Requests}
 	var workers sync.WaitGroup
 	for i := range l.Workers {
 		workers.Go(func() {
-			(&worker{load: &l, id: i, target: l.Targets[i%len(l.Targets)], sent: &sent, results: results}).run(ctx)
+			w := &worker{load: &l, id: i, target: l.Targets[i%len(l.Targets)]}
+			defer w.close()
+			fresh := l.Connections == New || l.Connections == Mixed && i%2 == 1
+			pace.run(ctx, i, func() {
+				results <- w.one(ctx)
+				if fresh {
+					w.close()
+				}
+			})
 		})
 	}
 	go func() {
 		workers.Wait()
 		close(results)
 	}()
-	return l.collect(results, each), nil
+	return collect(results, l.Snapshots, each), nil
 }
 
 func (l *Load) complete() error {
@@ -132,17 +143,19 @@ type result struct {
 	backend string
 	routed  bool
 	status  int
+	grpc    bool // code counts
+	code    int
 	took    time.Duration
 	failure *Failure
 }
 
 // collect adds up results until the channel is closed.
-func (l *Load) collect(results <-chan result, each func(*Report)) *Report {
+func collect(results <-chan result, snapshots time.Duration, each func(*Report)) *Report {
 	start := time.Now()
 	whole, part := newReport(), newReport()
 	var tick <-chan time.Time
-	if l.Snapshots > 0 && each != nil {
-		t := time.NewTicker(l.Snapshots)
+	if snapshots > 0 && each != nil {
+		t := time.NewTicker(snapshots)
 		defer t.Stop()
 		tick = t.C
 	}
@@ -167,7 +180,7 @@ func (l *Load) collect(results <-chan result, each func(*Report)) *Report {
 }
 
 func newReport() *Report {
-	return &Report{Backends: map[string]int64{}, Statuses: map[int]int64{}}
+	return &Report{Backends: map[string]int64{}, Statuses: map[int]int64{}, Codes: map[int]int64{}}
 }
 
 func (r *Report) add(x result) {
@@ -175,6 +188,9 @@ func (r *Report) add(x result) {
 	r.Requests++
 	if x.status != 0 {
 		r.Statuses[x.status]++
+	}
+	if x.grpc {
+		r.Codes[x.code]++
 	}
 	if x.failure != nil {
 		r.Failed++
@@ -197,27 +213,21 @@ func (r *Report) latencies(took []time.Duration) {
 	r.P50, r.P99, r.Longest = took[len(took)/2], took[len(took)*99/100], took[len(took)-1]
 }
 
-// worker sends one request after another.
-type worker struct {
-	load    *Load
-	id      int
-	target  netip.AddrPort
-	sent    *atomic.Int64
-	results chan<- result
-
-	conn net.Conn
-	br   *bufio.Reader
-	n    int
+// pace says when workers go on: at a rate, until enough was sent.
+type pace struct {
+	workers int
+	rate    int   // a second, of all workers; 0: at once
+	limit   int64 // of all workers; 0: none
+	sent    atomic.Int64
 }
 
-func (w *worker) run(ctx context.Context) {
-	defer w.close()
+// run is one worker's: it calls one until enough was sent or ctx ends.
+func (p *pace) run(ctx context.Context, id int, one func()) {
 	var every time.Duration
-	if w.load.Rate > 0 {
-		every = time.Second * time.Duration(w.load.Workers) / time.Duration(w.load.Rate)
+	if p.rate > 0 {
+		every = time.Second * time.Duration(p.workers) / time.Duration(p.rate)
 	}
-	fresh := w.load.Connections == New || w.load.Connections == Mixed && w.id%2 == 1
-	next := time.Now().Add(every * time.Duration(w.id) / time.Duration(w.load.Workers))
+	next := time.Now().Add(every * time.Duration(id) / time.Duration(p.workers))
 	for ctx.Err() == nil {
 		if every > 0 {
 			if !sleepUntil(ctx, next) {
@@ -225,13 +235,10 @@ func (w *worker) run(ctx context.Context) {
 			}
 			next = next.Add(every)
 		}
-		if w.load.Requests > 0 && w.sent.Add(1) > w.load.Requests {
+		if p.limit > 0 && p.sent.Add(1) > p.limit {
 			return
 		}
-		w.results <- w.one(ctx)
-		if fresh {
-			w.close()
-		}
+		one()
 	}
 }
 
@@ -244,6 +251,17 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// worker sends one request after another.
+type worker struct {
+	load   *Load
+	id     int
+	target netip.AddrPort
+
+	conn net.Conn
+	br   *bufio.Reader
+	n    int
 }
 
 func (w *worker) close() {

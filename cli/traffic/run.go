@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// Command runs what one of the lab's programs in a pod is told, as JSON: "server", "load", "hold" or "get". It writes lines of
+// Command runs what one of the lab's programs in a pod is told, as JSON: "server", "load", "calls", "hold" or "get". It writes lines of
 // JSON to out: what the server saw, or reports, the last of which is final; get writes for people. It ends when ctx does.
 func Command(ctx context.Context, name, options string, out io.Writer) error {
 	switch name {
@@ -24,6 +24,12 @@ func Command(ctx context.Context, name, options string, out io.Writer) error {
 			return err
 		}
 		return reports(out, func(each func(*Report)) (*Report, error) { return l.Run(ctx, each) })
+	case "calls":
+		var c Calls
+		if err := decode(options, &c); err != nil {
+			return err
+		}
+		return reports(out, func(each func(*Report)) (*Report, error) { return c.Run(ctx, each) })
 	case "get":
 		var g Get
 		if err := decode(options, &g); err != nil {

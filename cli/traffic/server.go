@@ -1,5 +1,5 @@
-// Package traffic is what the lab's pods run, so that nothing has to be installed: an HTTP server that says who it is and
-// whom it saw, and a client that counts where its requests went and what failed.
+// Package traffic is what the lab's pods run, so that nothing has to be installed: an HTTP and gRPC server that says who it is
+// and whom it saw, and clients that count where their requests went and what failed.
 package traffic
 
 import (
@@ -25,7 +25,8 @@ const (
 	RouteField   = "X-Route"   // answered as it came; a route sets it, which shows what was routed
 )
 
-// Server is an HTTP server that answers what it received.
+// Server is a server that answers what it received, or, to a gRPC call, its name. It speaks HTTP/1.1 and, to clients that begin
+// with its preface, HTTP/2.
 type Server struct {
 	Name   string   `json:"name"`
 	Listen []string `json:"listen"` // addresses, such as "[::]:8080"
@@ -53,7 +54,11 @@ type Seen struct {
 // Run serves until ctx ends and writes what it saw to log, a line of JSON each.
 func (s Server) Run(ctx context.Context, log io.Writer) error {
 	l := &seenLog{w: bufio.NewWriterSize(log, 64<<10)}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
 	srv := &http.Server{
+		Protocols:         protocols,
 		Handler:           s.handler(l),
 		ReadHeaderTimeout: time.Minute,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo),
@@ -89,6 +94,10 @@ func (s Server) Run(ctx context.Context, log io.Writer) error {
 
 func (s Server) handler(l *seenLog) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isCall(r) {
+			s.answerCall(w, r, l)
+			return
+		}
 		l.add(Seen{Time: time.Now(), Client: r.RemoteAddr, Method: r.Method, Target: r.RequestURI})
 		n, err := io.Copy(io.Discard, r.Body)
 		if err != nil {
