@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,17 +25,24 @@ type Options struct {
 	Out  io.Writer
 }
 
-// The Services of examples/web.yaml.
+// The Services of examples/web.yaml and examples/echo-grpc.yaml.
 var (
-	web   = service("web", "10.96.0.10", "fd00:10:96::10")
-	webV1 = service("web-v1", "10.96.0.11", "fd00:10:96::11")
-	webV2 = service("web-v2", "10.96.0.12", "fd00:10:96::12")
+	web    = service("web", 80, webPort, "10.96.0.10", "fd00:10:96::10")
+	webV1  = service("web-v1", 80, webPort, "10.96.0.11", "fd00:10:96::11")
+	webV2  = service("web-v2", 80, webPort, "10.96.0.12", "fd00:10:96::12")
+	echo   = service("echo-grpc", 9000, echoPort, "10.96.0.20", "fd00:10:96::20")
+	echoV1 = service("echo-grpc-v1", 9000, echoPort, "10.96.0.21", "fd00:10:96::21")
+	echoV2 = service("echo-grpc-v2", 9000, echoPort, "10.96.0.22", "fd00:10:96::22")
 )
 
-const serverPort = 8080
+// The ports of the pods.
+const (
+	webPort  = 8080
+	echoPort = 9000
+)
 
-func service(name string, ips ...string) lab.Service {
-	s := lab.Service{Name: name, Port: 80, TargetPort: serverPort}
+func service(name string, port, targetPort uint16, ips ...string) lab.Service {
+	s := lab.Service{Name: name, Port: port, TargetPort: targetPort}
 	for _, ip := range ips {
 		s.ClusterIPs = append(s.ClusterIPs, netip.MustParseAddr(ip))
 	}
@@ -78,12 +86,13 @@ type demo struct {
 	lab    *lab.Lab
 	client *lab.Pod
 	web    []*lab.Pod // the pods behind the Service web
+	echo   []*lab.Pod // those behind echo-grpc
 	agent  *lab.Process
 	proxy  *lab.Process
 }
 
 func (d *demo) run(ctx context.Context, o Options) error {
-	d.screen.print("%s", d.screen.bold("Sluice, on this machine: three pods, a Service, an agent and a proxy"))
+	d.screen.print("%s", d.screen.bold("Sluice, on this machine: five pods, two Services, an agent and a proxy"))
 	if err := d.build(ctx, o.Bin); err != nil {
 		return fmt.Errorf("set-up: %w", err)
 	}
@@ -115,27 +124,25 @@ func (d *demo) build(ctx context.Context, bin string) error {
 	if d.lab, err = lab.Open(lab.Options{Bin: bin, Node: "demo"}); err != nil {
 		return err
 	}
-	if err := d.manifest("web.yaml", nil); err != nil {
+	for _, name := range []string{"web.yaml", "echo-grpc.yaml"} {
+		if err := d.manifest(name, nil); err != nil {
+			return err
+		}
+	}
+	if d.web, err = d.servers(ctx, web); err != nil {
 		return err
 	}
-	for _, version := range []string{"v1", "v2"} {
-		p, err := d.lab.AddPod(lab.PodSpec{
-			Namespace: "demo", Name: "web-" + version, Labels: map[string]string{"app": "web", "version": version},
-		})
-		if err != nil {
-			return err
-		}
-		if _, err := p.Serve(ctx, serverPort); err != nil {
-			return err
-		}
-		d.web = append(d.web, p)
+	if d.echo, err = d.servers(ctx, echo); err != nil {
+		return err
 	}
 	if d.client, err = d.lab.AddPod(lab.PodSpec{Namespace: "demo", Name: "client", Labels: map[string]string{"app": "client"}}); err != nil {
 		return err
 	}
 	web, webV1, webV2 := web, webV1, webV2
 	web.Endpoints, webV1.Endpoints, webV2.Endpoints = d.web, d.web[:1], d.web[1:]
-	if err := d.lab.SetServices(web, webV1, webV2); err != nil {
+	echo, echoV1, echoV2 := echo, echoV1, echoV2
+	echo.Endpoints, echoV1.Endpoints, echoV2.Endpoints = d.echo, d.echo[:1], d.echo[1:]
+	if err := d.lab.SetServices(web, webV1, webV2, echo, echoV1, echoV2); err != nil {
 		return err
 	}
 	d.screen.now("starting the agent")
@@ -143,6 +150,24 @@ func (d *demo) build(ctx context.Context, bin string) error {
 		return err
 	}
 	return d.startProxy(ctx)
+}
+
+// servers makes the two versions of a Service's pods.
+func (d *demo) servers(ctx context.Context, of lab.Service) ([]*lab.Pod, error) {
+	var pods []*lab.Pod
+	for _, version := range []string{"v1", "v2"} {
+		p, err := d.lab.AddPod(lab.PodSpec{
+			Namespace: "demo", Name: of.Name + "-" + version, Labels: map[string]string{"app": of.Name, "version": version},
+		})
+		if err != nil {
+			return nil, err
+		}
+		if _, err := p.Serve(ctx, of.TargetPort); err != nil {
+			return nil, err
+		}
+		pods = append(pods, p)
+	}
+	return pods, nil
 }
 
 const readyLimit = 15 * time.Second
@@ -174,10 +199,13 @@ func (d *demo) manifest(name string, edit func(string) string) error {
 
 func (d *demo) describe() []string {
 	var s []string
-	for _, p := range append([]*lab.Pod{d.client}, d.web...) {
+	for _, p := range slices.Concat([]*lab.Pod{d.client}, d.web, d.echo) {
 		s = append(s, fmt.Sprintf("%s %s", p.Name, p.IPv4))
 	}
-	return append(s, fmt.Sprintf("Service web %s and %s", web.ClusterIPs[0], web.ClusterIPs[1]))
+	for _, v := range []lab.Service{web, echo} {
+		s = append(s, fmt.Sprintf("Service %s %s and %s", v.Name, v.ClusterIPs[0], v.ClusterIPs[1]))
+	}
+	return s
 }
 
 // showLogs prints the end of what the agent and the proxy wrote.

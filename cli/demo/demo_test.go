@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,30 +18,12 @@ import (
 	"github.com/sluice-mesh/sluice/examples"
 )
 
-// The lab plays kube-proxy for the Services of examples/web.yaml: both have to mean the same addresses.
+// The lab plays kube-proxy for the Services of the examples: both have to mean the same addresses and ports.
 func TestServicesAreThoseOfTheExamples(t *testing.T) {
-	b, err := examples.Files.ReadFile("web.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
 	found := map[string]bool{}
-	for dec := yaml.NewDecoder(bytes.NewReader(b)); ; {
-		var o struct {
-			Kind     string
-			Metadata struct{ Name string }
-			Spec     struct {
-				ClusterIPs []string `yaml:"clusterIPs"`
-				Ports      []struct {
-					Port       uint16
-					TargetPort uint16 `yaml:"targetPort"`
-				}
-			}
-		}
-		if dec.Decode(&o) != nil {
-			break
-		}
-		for _, s := range []lab.Service{web, webV1, webV2} {
-			if o.Kind != "Service" || o.Metadata.Name != s.Name {
+	for _, o := range append(servicesOf(t, "web.yaml"), servicesOf(t, "echo-grpc.yaml")...) {
+		for _, s := range []lab.Service{web, webV1, webV2, echo, echoV1, echoV2} {
+			if o.Metadata.Name != s.Name {
 				continue
 			}
 			found[s.Name] = true
@@ -50,8 +33,52 @@ func TestServicesAreThoseOfTheExamples(t *testing.T) {
 			}
 		}
 	}
-	if len(found) != 3 {
-		t.Errorf("examples/web.yaml has only %v", found)
+	if len(found) != 6 {
+		t.Errorf("the examples have only %v", found)
+	}
+}
+
+type exampleService struct {
+	Kind     string
+	Metadata struct{ Name string }
+	Spec     struct {
+		Selector   map[string]string
+		ClusterIPs []string `yaml:"clusterIPs"`
+		Ports      []struct {
+			Port       uint16
+			TargetPort uint16 `yaml:"targetPort"`
+		}
+	}
+}
+
+func servicesOf(t *testing.T, file string) []exampleService {
+	t.Helper()
+	b, err := examples.Files.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []exampleService
+	for dec := yaml.NewDecoder(bytes.NewReader(b)); ; {
+		var o exampleService
+		if err := dec.Decode(&o); errors.Is(err, io.EOF) {
+			return found
+		} else if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if o.Kind == "Service" {
+			found = append(found, o)
+		}
+	}
+}
+
+// The pods that the demo makes for a Service have to be those that the example's Service selects.
+func TestServicesSelectTheDemosPods(t *testing.T) {
+	for file, app := range map[string]string{"web.yaml": web.Name, "echo-grpc.yaml": echo.Name} {
+		for i, s := range servicesOf(t, file) {
+			if want := []string{"", "v1", "v2"}[i]; s.Spec.Selector["app"] != app || s.Spec.Selector["version"] != want {
+				t.Errorf("%s: %s selects %v, want app %s and version %q", file, s.Metadata.Name, s.Spec.Selector, app, want)
+			}
+		}
 	}
 }
 
@@ -76,11 +103,46 @@ func TestRequestsThatWentAstrayFailAStep(t *testing.T) {
 		t.Error(err)
 	}
 	for _, share := range []int64{850, 950} {
-		if err := near(&traffic.Report{Requests: 1000, Backends: map[string]int64{"web-v1": share}}, 0.9, tolerance); err == nil {
+		if err := near(&traffic.Report{Requests: 1000, Backends: map[string]int64{"web-v1": share}}, "web-v1", 0.9, tolerance); err == nil {
 			t.Errorf("a share of %d in 1000 passes for 90 %%", share)
 		}
 	}
-	if err := near(&traffic.Report{Requests: 1000, Backends: map[string]int64{"web-v1": 880}}, 0.9, tolerance); err != nil {
+	if err := near(&traffic.Report{Requests: 1000, Backends: map[string]int64{"web-v1": 880}}, "web-v1", 0.9, tolerance); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a connection does without a route is not what it does with one, and the reverse: each has to be told from the other.
+func TestCallsThatWentAstrayFailAStep(t *testing.T) {
+	one := func(edit func(*traffic.Report)) *traffic.Report {
+		r := &traffic.Report{Requests: 300, Connections: 1, Backends: map[string]int64{"echo-grpc-v2": 300}, Codes: map[int]int64{0: 300}}
+		edit(r)
+		return r
+	}
+	for name, c := range map[string]struct {
+		edit func(*traffic.Report)
+		want string
+	}{
+		"as it should be":      {func(*traffic.Report) {}, ""},
+		"shared":               {func(r *traffic.Report) { r.Backends = map[string]int64{"echo-grpc-v1": 299, "echo-grpc-v2": 1} }, "one of the two"},
+		"two connections":      {func(r *traffic.Report) { r.Connections = 2 }, "2 connections"},
+		"routed":               {func(r *traffic.Report) { r.Routed = 1 }, "no route"},
+		"by a stranger":        {func(r *traffic.Report) { r.Backends = map[string]int64{"web-v1": 300} }, "one of the two"},
+		"without any answerer": {func(r *traffic.Report) { r.Backends = nil }, "one of the two"},
+	} {
+		_, err := unshared(one(c.edit))
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+	if err := oneConnection(&traffic.Report{Connections: 1}); err != nil {
+		t.Error(err)
+	}
+	failed := &traffic.Report{Requests: 9, Failed: 2, Codes: map[int]int64{0: 7, 14: 1, 12: 1}, Failures: []traffic.Failure{{Target: "10.96.0.20:9000", Error: "no"}}}
+	if err := callsFailed(failed); err == nil || !strings.Contains(err.Error(), "2 of 9") || !strings.Contains(err.Error(), "code 12: 1, code 14: 1") {
+		t.Errorf("%v", err)
+	}
+	if err := callsFailed(one(func(*traffic.Report) {})); err != nil {
 		t.Error(err)
 	}
 }

@@ -17,11 +17,11 @@ const (
 	connectionsMetric = "sluice_connections_total"
 )
 
-// targets are the Service's addresses, IPv4 and IPv6, at its port.
-func targets() []netip.AddrPort {
+// targets are a Service's addresses, IPv4 and IPv6, at its port.
+func targets(s lab.Service) []netip.AddrPort {
 	var t []netip.AddrPort
-	for _, ip := range web.ClusterIPs {
-		t = append(t, netip.AddrPortFrom(ip, web.Port))
+	for _, ip := range s.ClusterIPs {
+		t = append(t, netip.AddrPortFrom(ip, s.Port))
 	}
 	return t
 }
@@ -32,8 +32,9 @@ const workers = 8
 
 // load is what all loads of the demo have in common.
 func load() traffic.Load {
+	t := targets(web)
 	return traffic.Load{
-		Targets: append(targets(), targets()[1], targets()[0]), // so that each address gets both kinds of connections
+		Targets: append(t, t[1], t[0]), // so that each address gets both kinds of connections
 		Host:    "web.demo", Workers: workers, Connections: traffic.Mixed, Backends: "web-", Timeout: 5 * time.Second,
 	}
 }
@@ -62,11 +63,19 @@ func (d *demo) seenByProxy(ctx context.Context) (connections, requests float64, 
 // until runs a load that does act once it flows, and goes on until the snapshots after that are as they should be, three
 // times in a row. It returns how long that took, counted from the moment before act, and what became of all requests.
 func (d *demo) until(ctx context.Context, l traffic.Load, limit time.Duration, act func() error, good func(*traffic.Report) bool) (time.Duration, *traffic.Report, error) {
-	l.Snapshots = 20 * time.Millisecond
+	l.Snapshots = snapshots
 	c, err := d.client.StartLoad(l)
 	if err != nil {
 		return 0, nil, err
 	}
+	return d.follow(ctx, c, limit, act, good)
+}
+
+// snapshots is how often a load says what came of it that is watched.
+const snapshots = 20 * time.Millisecond
+
+// follow is until for what runs already.
+func (d *demo) follow(ctx context.Context, c *lab.Running, limit time.Duration, act func() error, good func(*traffic.Report) bool) (time.Duration, *traffic.Report, error) {
 	took, err := d.watch(ctx, c, limit, act, good)
 	r, stopErr := c.Stop(ctx)
 	if err == nil {
@@ -76,8 +85,9 @@ func (d *demo) until(ctx context.Context, l traffic.Load, limit time.Duration, a
 }
 
 func (d *demo) watch(ctx context.Context, c *lab.Running, limit time.Duration, act func() error, good func(*traffic.Report) bool) (time.Duration, error) {
+	flows := time.Now().Add(limit)
 	for range 10 { // the load flows
-		if err := next(ctx, c, limit, nil); err != nil {
+		if err := next(ctx, c, flows, limit, nil); err != nil {
 			return 0, err
 		}
 	}
@@ -88,7 +98,7 @@ func (d *demo) watch(ctx context.Context, c *lab.Running, limit time.Duration, a
 	var since time.Time
 	for inRow := 0; inRow < 3; {
 		var r *traffic.Report
-		if err := next(ctx, c, limit-time.Since(began), &r); err != nil {
+		if err := next(ctx, c, began.Add(limit), limit, &r); err != nil {
 			return 0, err
 		}
 		switch {
@@ -105,9 +115,9 @@ func (d *demo) watch(ctx context.Context, c *lab.Running, limit time.Duration, a
 	return since.Sub(began), nil
 }
 
-// next waits for a snapshot.
-func next(ctx context.Context, c *lab.Running, limit time.Duration, into **traffic.Report) error {
-	timer := time.NewTimer(limit)
+// next waits for a snapshot until the end of what was limited.
+func next(ctx context.Context, c *lab.Running, end time.Time, limit time.Duration, into **traffic.Report) error {
+	timer := time.NewTimer(time.Until(end))
 	defer timer.Stop()
 	select {
 	case r, more := <-c.Reports:

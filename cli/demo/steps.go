@@ -22,6 +22,7 @@ var steps = []struct {
 	{"An HTTPRoute sends 90 % to v1 and 10 % to v2", (*demo).split},
 	{"A header match sends x-canary: true to v2 only", (*demo).canary},
 	{"The YAML is edited to 50/50", (*demo).edit},
+	{"A GRPCRoute shares the calls of one connection, 90 % to v1 and 10 % to v2", (*demo).grpc},
 	{"The proxy's worker is killed under load", (*demo).crash},
 	{"The proxy is stopped for good under load, then started again", (*demo).restart},
 	{"The servers saw nobody but the client pod", (*demo).addresses},
@@ -72,19 +73,24 @@ func (d *demo) share(ctx context.Context, want, tolerance float64) error {
 	if err != nil {
 		return err
 	}
-	rows := [][]string{{"backend", "requests", "share", "weight"}}
-	for i, backend := range []string{"web-v1", "web-v2"} {
+	d.showShares(r, "requests", "web-v1", want, "web-v2")
+	return errors.Join(near(r, "web-v1", want, tolerance), allRouted(r))
+}
+
+// showShares prints who answered: the first backend is to have the share wanted, the other the rest.
+func (d *demo) showShares(r *traffic.Report, what, first string, want float64, second string) {
+	rows := [][]string{{"backend", what, "share", "weight"}}
+	for i, backend := range []string{first, second} {
 		weight := []float64{want, 1 - want}[i]
 		rows = append(rows, []string{backend, fmt.Sprint(r.Backends[backend]), percent(r.Share(backend)), percent(weight)})
 	}
 	d.screen.table(rows)
-	return errors.Join(near(r, want, tolerance), allRouted(r))
 }
 
-// near says whether v1's share is what it should be.
-func near(r *traffic.Report, want, tolerance float64) error {
-	if off := r.Share("web-v1") - want; off > tolerance || off < -tolerance {
-		return fmt.Errorf("v1's share is %s, want %s give or take %s", percent(r.Share("web-v1")), percent(want), percent(tolerance))
+// near says whether a backend's share is what it should be.
+func near(r *traffic.Report, backend string, want, tolerance float64) error {
+	if off := r.Share(backend) - want; off > tolerance || off < -tolerance {
+		return fmt.Errorf("%s's share is %s, want %s give or take %s", backend, percent(r.Share(backend)), percent(want), percent(tolerance))
 	}
 	return nil
 }
@@ -237,7 +243,7 @@ func (d *demo) addresses(ctx context.Context) (string, error) {
 		return "", err
 	}
 	lines := 0
-	for _, p := range d.web {
+	for _, p := range slices.Concat(d.web, d.echo) {
 		clients, err := p.Clients()
 		if err != nil {
 			return "", err
