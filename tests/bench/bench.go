@@ -99,8 +99,8 @@ func line(s report.Sample) string {
 			out += fmt.Sprintf(format, v)
 		}
 	}
-	add("%.1f us of CPU a request", s.CPU)
-	add("%.0f requests/s", s.RPS)
+	add("%.1f us of CPU each", s.CPU)
+	add("%.0f/s", s.RPS)
 	add("p50 %.0f us", s.P50)
 	add("p99 %.0f us", s.P99)
 	add("%.1f MB before", s.Unused)

@@ -20,6 +20,9 @@ func sources(proxy string) []source {
 	return []source{{proxy, "tests/bench/" + proxy}}
 }
 
+// backendProgram is the backend of the gRPC workloads.
+const backendProgram = "h2backend"
+
 // provide builds the programs of a proxy, or sees that they are there, and returns the path of the one that is measured. What
 // does not build is an error even where an older one exists: that would be measured in its place.
 func provide(ctx context.Context, o options, proxy string) (path string, err error) {

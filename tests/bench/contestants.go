@@ -26,10 +26,13 @@ type running struct {
 // start starts a proxy for a workload. It may not be ready yet.
 func (p *place) start(ctx context.Context, name string, w workload) (*running, error) {
 	s := config.Setup{
-		Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), proxyPort), Backends: p.backends, Threads: w.Threads, Routes: w.routes,
+		Listen: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), proxyPort), Backends: p.backends, Threads: w.Threads, Routes: w.routes, GRPC: w.grpc,
+	}
+	if w.grpc {
+		s.Backends = p.grpcBackends
 	}
 	if name == report.Direct || name == report.DirectAgain {
-		return &running{target: netip.AddrPortFrom(directAddress, config.ServicePort), stop: func() error { return nil }}, nil
+		return &running{target: netip.AddrPortFrom(directAddress, servicePort(w)), stop: func() error { return nil }}, nil
 	}
 	if name == report.Ours {
 		return p.startSluice(ctx, w)
@@ -40,7 +43,7 @@ func (p *place) start(ctx context.Context, name string, w workload) (*running, e
 	}
 	start, ok := map[string]func(config.Setup) (*lab.Process, error){
 		report.Reference: p.startHAProxy, "nginx": p.startNginxProxy, "envoy": p.startEnvoy,
-		"reverseproxy": p.startReverseProxy, "bareloop": p.startBareLoop,
+		"reverseproxy": p.startReverseProxy, "bareloop": p.startBare("bareloop"), "bareh2": p.startBare("bareh2"),
 	}[name]
 	if !ok {
 		return nil, fmt.Errorf("no proxy %q", name)
@@ -84,15 +87,27 @@ func (p *place) startEnvoy(s config.Setup) (*lab.Process, error) {
 func (p *place) startReverseProxy(s config.Setup) (*lab.Process, error) {
 	return p.client.Start(lab.Command{
 		Name: "reverseproxy", Path: p.programs["reverseproxy"], Env: goThreads(s.Threads),
-		Args: []string{"-listen", s.Listen.String(), "-backends", list(s.Backends), "-routes", strconv.Itoa(s.Routes)},
+		Args: []string{
+			"-listen", s.Listen.String(), "-backends", list(s.Backends), "-routes", strconv.Itoa(s.Routes), "-h2c=" + strconv.FormatBool(s.GRPC),
+		},
 	})
 }
 
-func (p *place) startBareLoop(s config.Setup) (*lab.Process, error) {
-	return p.client.Start(lab.Command{
-		Name: "bareloop", Path: p.programs["bareloop"], Env: goThreads(s.Threads),
-		Args: []string{"-listen", s.Listen.String(), "-backends", list(s.Backends), "-match", config.MatchName + "=" + config.MatchValue},
-	})
+func (p *place) startBare(name string) func(config.Setup) (*lab.Process, error) {
+	return func(s config.Setup) (*lab.Process, error) {
+		return p.client.Start(lab.Command{
+			Name: name, Path: p.programs[name], Env: goThreads(s.Threads),
+			Args: []string{"-listen", s.Listen.String(), "-backends", list(s.Backends), "-match", config.MatchName + "=" + config.MatchValue},
+		})
+	}
+}
+
+// servicePort is the port of the Service that a workload goes to.
+func servicePort(w workload) uint16 {
+	if w.grpc {
+		return config.GRPCPort
+	}
+	return config.ServicePort
 }
 
 func goThreads(n int) []string { return []string{"GOMAXPROCS=" + strconv.Itoa(n)} }
@@ -102,7 +117,11 @@ const sluiceLimit = time.Minute
 
 // startSluice runs the agent and the proxy as on a node. The proxy's process is the master; its worker is below it.
 func (p *place) startSluice(ctx context.Context, w workload) (*running, error) {
-	if err := p.lab.WriteManifest("routes.yaml", config.Routes(p.backends, w.routes)); err != nil {
+	routes := config.Routes(p.backends, w.routes)
+	if w.grpc {
+		routes = config.GRPCRoute(p.grpcBackends)
+	}
+	if err := p.lab.WriteManifest("routes.yaml", routes); err != nil {
 		return nil, err
 	}
 	// The next proxy's connections are to meet nothing of ours in the kernel.
@@ -119,7 +138,7 @@ func (p *place) startSluice(ctx context.Context, w workload) (*running, error) {
 		end(agent, 5*time.Second)
 		return nil, err
 	}
-	r := &running{target: netip.AddrPortFrom(webAddress, config.ServicePort), process: proxy, admin: p.lab.ProxyAdmin()}
+	r := &running{target: netip.AddrPortFrom(webAddress, servicePort(w)), process: proxy, admin: p.lab.ProxyAdmin()}
 	r.stop = func() error {
 		end(proxy, 10*time.Second)
 		return agent.Terminate(10 * time.Second)

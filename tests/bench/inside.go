@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sluice-mesh/sluice/tests/bench/config"
+	"github.com/sluice-mesh/sluice/tests/bench/h2stream"
 	"github.com/sluice-mesh/sluice/tests/bench/openloop"
 )
 
@@ -31,6 +32,8 @@ func runInside(ctx context.Context, args []string) error {
 	switch args[0] {
 	case "openloop":
 		return answer(args[1], func(l *openloop.Load) (any, error) { return l.Run(ctx) })
+	case "h2stream":
+		return answer(args[1], func(l *h2stream.Load) (any, error) { return l.Run(ctx) })
 	case "probe":
 		return answer(args[1], func(p *probe) (any, error) { return struct{}{}, p.run(ctx) })
 	case "hold":
@@ -66,13 +69,17 @@ func sysctl(settings map[string]string) error {
 // probe waits until the proxy answers as it should: 200 with the field, 404 without it. Then it checks the weights.
 type probe struct {
 	Target netip.AddrPort `json:"target"`
+	GRPC   bool           `json:"grpc,omitempty"` // a call of each path, over HTTP/2
 	Paths  []string       `json:"paths"`
 	Limit  time.Duration  `json:"limit"`  // until it has to answer
 	Shares map[string]int `json:"shares"` // percent by backend; nil: no proxy, any share is right
 }
 
 func (p *probe) run(ctx context.Context) error {
-	client := &http.Client{Timeout: 5 * time.Second}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!p.GRPC)
+	protocols.SetUnencryptedHTTP2(p.GRPC)
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{Protocols: protocols}}
 	defer client.CloseIdleConnections()
 	for _, path := range p.Paths {
 		if err := p.await(ctx, client, path); err != nil {
@@ -133,6 +140,9 @@ func unwanted(status int, err error, want int) error {
 }
 
 func (p *probe) get(ctx context.Context, client *http.Client, path string, match bool) (status int, backend string, err error) {
+	if p.GRPC {
+		return p.call(ctx, client, path, match)
+	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Target.String()+path, nil)
 	if err != nil {
 		return 0, "", err

@@ -68,6 +68,69 @@ func TestProbeTakesNothingButAProxyThatRoutes(t *testing.T) {
 	}
 }
 
+// caller answers calls as a proxy should that gives v1 so many of 100: h is done to what it answers.
+func caller(share int, h func(http.Header)) http.HandlerFunc {
+	next := proxy(share)
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 || r.Method != http.MethodPost || r.Header.Get("Te") != "trailers" || r.Header.Get("Content-Type") != "application/grpc" {
+			w.WriteHeader(http.StatusTeapot)
+			return
+		}
+		if r.Header.Get(config.MatchName) == config.MatchValue {
+			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+			h(w.Header())
+		}
+		next(w, r)
+		if r.Header.Get(config.MatchName) == config.MatchValue {
+			_, _ = io.Copy(w, r.Body)
+		}
+	}
+}
+
+func TestProbeOfCallsTakesNothingButAProxyThatRoutes(t *testing.T) {
+	weights := map[string]int{"v1": 80, "v2": 20}
+	const never, soon = 200 * time.Millisecond, 10 * time.Second
+	routes := caller(80, func(http.Header) {})
+	unimplemented := func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get(config.MatchName) == "" {
+			w.Header().Set("Grpc-Status", "12")
+			return
+		}
+		routes(w, r)
+	}
+	for _, c := range []struct {
+		name    string
+		handler http.HandlerFunc
+		shares  map[string]int
+		limit   time.Duration
+		want    string // in the error; "": there is none
+	}{
+		{"a proxy", routes, weights, soon, ""},
+		{"one that says UNIMPLEMENTED", unimplemented, weights, soon, ""},
+		{"no proxy", routes, nil, soon, ""},
+		{"a Service that answers by itself", func(w http.ResponseWriter, r *http.Request) {
+			r.Header.Set(config.MatchName, config.MatchValue)
+			routes(w, r)
+		}, weights, never, "status 200, want 404"},
+		{"a status that is no success", caller(80, func(h http.Header) { h.Set(http.TrailerPrefix+"Grpc-Status", "14") }), nil, never, "want the message"},
+		{"no trailers", caller(80, func(h http.Header) { h.Del(http.TrailerPrefix + "Grpc-Status") }), nil, never, "want the message"},
+		{"no message", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0") }, nil, never, "want the message"},
+		{"other weights", caller(50, func(http.Header) {}), weights, soon, "want 80 %"},
+	} {
+		s := httptest.NewUnstartedServer(c.handler)
+		s.Config.Protocols = new(http.Protocols)
+		s.Config.Protocols.SetHTTP1(true)
+		s.Config.Protocols.SetUnencryptedHTTP2(true)
+		s.Start()
+		p := probe{Target: netip.MustParseAddrPort(s.Listener.Addr().String()), GRPC: true, Paths: []string{config.GRPCPath}, Limit: c.limit, Shares: c.shares}
+		err := p.run(t.Context())
+		s.Close()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
 func TestProbeWaitsForAProxyThatIsLate(t *testing.T) {
 	var asked atomic.Int32
 	ready := proxy(100)

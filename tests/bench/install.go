@@ -28,19 +28,27 @@ type programs map[string]string
 // what every measurement needs is an error.
 func find(ctx context.Context, o options) (programs, []string, error) {
 	found := programs{}
-	debian := []string{"wrk", "nginx"} // nginx is the backends, too
-	if slices.Contains(o.proxies, report.Reference) {
-		debian = append(debian, "haproxy")
+	var packages []string
+	for _, name := range debian(o) {
+		if _, err := lookPath(name); err != nil {
+			packages = append(packages, packageOf(name))
+		}
 	}
-	if err := installDebian(ctx, slices.DeleteFunc(slices.Clone(debian), installed)); err != nil {
+	if err := installDebian(ctx, packages); err != nil {
 		return nil, nil, err
 	}
-	for _, name := range debian {
+	for _, name := range debian(o) {
 		path, err := lookPath(name)
 		if err != nil {
 			return nil, nil, err
 		}
 		found[name] = path
+	}
+	if slices.ContainsFunc(o.workloads, isGRPC) {
+		var err error
+		if found[backendProgram], err = provide(ctx, o, backendProgram); err != nil {
+			return nil, nil, err
+		}
 	}
 	var missing []string
 	for _, name := range o.proxies {
@@ -49,7 +57,7 @@ func find(ctx context.Context, o options) (programs, []string, error) {
 		switch name {
 		case "envoy":
 			path, err = envoy(ctx)
-		case "bareloop", "reverseproxy", report.Ours:
+		case "bareloop", "bareh2", "reverseproxy", report.Ours:
 			path, err = provide(ctx, o, name)
 		default:
 			continue
@@ -63,6 +71,28 @@ func find(ctx context.Context, o options) (programs, []string, error) {
 	return found, missing, nil
 }
 
+// debian are the programs that Debian has and that all measurements need, or the comparison.
+func debian(o options) []string {
+	names := []string{"wrk", "nginx"} // nginx is the backends, too
+	if slices.Contains(o.proxies, report.Reference) {
+		names = append(names, "haproxy")
+	}
+	if slices.ContainsFunc(o.workloads, isGRPC) {
+		names = append(names, "h2load")
+	}
+	return names
+}
+
+func isGRPC(w workload) bool { return w.grpc }
+
+// packageOf is Debian's package of a program.
+func packageOf(program string) string {
+	if program == "h2load" {
+		return "nghttp2-client"
+	}
+	return program
+}
+
 // lookPath finds a program, also where an ordinary user's PATH does not go.
 func lookPath(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
@@ -70,14 +100,9 @@ func lookPath(name string) (string, error) {
 	}
 	path := filepath.Join("/usr/sbin", name)
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("%s is not installed: install Debian's package %s", name, name)
+		return "", fmt.Errorf("%s is not installed: install Debian's package %s", name, packageOf(name))
 	}
 	return path, nil
-}
-
-func installed(program string) bool {
-	_, err := lookPath(program)
-	return err == nil
 }
 
 // installDebian installs what is missing, and names it where that is impossible.

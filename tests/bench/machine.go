@@ -31,7 +31,7 @@ func machine(found programs) report.Machine {
 	if unix.Uname(&u) == nil {
 		m.Kernel = unix.ByteSliceToString(u.Release[:])
 	}
-	for name, flag := range map[string]string{"haproxy": "-v", "nginx": "-v", "wrk": "-v", "envoy": "--version"} {
+	for name, flag := range map[string]string{"haproxy": "-v", "nginx": "-v", "wrk": "-v", "h2load": "--version", "envoy": "--version"} {
 		if path := found[name]; path != "" {
 			m.Versions[name] = version(path, flag)
 		}

@@ -43,15 +43,15 @@ func run(args []string) int {
 func parseFlags(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	quick := flags.Bool("quick", false, "one workload (keepalive-16), one round of 1 s, unless other flags say otherwise")
-	names := flags.String("workloads", "", "comma-separated `names`; default all")
+	quick := flags.Bool("quick", false, "two workloads (keepalive-16, grpc-4x100), one round of 1 s, unless other flags say otherwise")
+	names := flags.String("workloads", "", "comma-separated `names`, or what several begin with, such as grpc; default all")
 	chosen := flags.String("proxies", "", "comma-separated `names`; default all")
 	flags.IntVar(&o.rounds, "rounds", 3, "how `often` each measurement is taken")
 	flags.DurationVar(&o.duration, "duration", 3*time.Second, "`length` of each closed and each open loop, in whole seconds")
 	flags.BoolVar(&o.latency, "latency", true, "measure latencies too; false halves the time")
 	flags.StringVar(&o.profile, "profile", "", "`folder` for CPU profiles of Sluice's worker under each closed loop; being profiled costs a little CPU itself")
 	flags.StringVar(&o.out, "out", "", "`folder` for performance.md, .json and .svg; default: docs when everything is measured, none for a choice of it")
-	flags.StringVar(&o.bin, "bin", "", "`folder` of sluice-agent, sluice-proxy, bareloop and reverseproxy as they are; default: build them into bin")
+	flags.StringVar(&o.bin, "bin", "", "`folder` of sluice-agent, sluice-proxy, bareloop, bareh2, reverseproxy and h2backend as they are; default: build them into bin")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -68,7 +68,7 @@ func parseFlags(args []string) (options, error) {
 			o.duration = time.Second
 		}
 		if !set["workloads"] {
-			*names = "keepalive-16"
+			*names = "keepalive-16,grpc-4x100"
 		}
 	}
 	// Half a result must not replace a whole one by accident.

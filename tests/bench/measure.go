@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -46,7 +45,7 @@ func (p *place) measure(ctx context.Context, j job, o options) (s report.Sample,
 	if j.workload.Idle {
 		return s, p.idle(ctx, r, j.workload, &s)
 	}
-	if o.latency {
+	if o.latency && !j.workload.grpc {
 		if err := p.openLoop(ctx, r, j.workload, o.duration, &s); err != nil {
 			return s, err
 		}
@@ -83,7 +82,7 @@ func (p *place) profile(ctx context.Context, r *running, j job, o options) func(
 }
 
 func (p *place) probe(ctx context.Context, r *running, w workload) error {
-	q := probe{Target: r.target, Paths: config.Paths(w.routes, w.path), Limit: 20 * time.Second}
+	q := probe{Target: r.target, GRPC: w.grpc, Paths: config.Paths(w.routes, w.path), Limit: 20 * time.Second}
 	if r.process != nil {
 		q.Shares = map[string]int{}
 		for _, b := range p.backends {
@@ -127,18 +126,18 @@ func (p *place) openLoop(ctx context.Context, r *running, w workload, duration t
 func micro(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
 func (p *place) closedLoop(ctx context.Context, r *running, w workload, duration time.Duration, s *report.Sample) error {
-	script := filepath.Join(p.lab.Dir, "wrk.lua")
-	if err := os.WriteFile(script, []byte(config.Wrk(config.Paths(w.routes, w.path), w.fresh)), 0o644); err != nil {
-		return err
+	send := p.wrk
+	switch {
+	case w.stream:
+		send = p.streams
+	case w.grpc:
+		send = p.h2load
 	}
 	before, err := read(ctx, r)
 	if err != nil {
 		return err
 	}
-	out, err := p.output(ctx, lab.Command{Name: "wrk", Path: p.programs["wrk"], Args: []string{
-		"-t1", "-c" + strconv.Itoa(w.Connections), "-d" + strconv.Itoa(int(duration/time.Second)) + "s", "--timeout", "10s",
-		"-s", script, "http://" + r.target.String() + "/",
-	}}, duration+30*time.Second)
+	got, err := send(ctx, r, w, duration)
 	if err != nil {
 		return err
 	}
@@ -146,26 +145,22 @@ func (p *place) closedLoop(ctx context.Context, r *running, w workload, duration
 	if err != nil {
 		return err
 	}
-	got, err := config.ParseWrk(string(out))
-	if err != nil {
-		return err
+	s.RPS = got.rate
+	if got.failures > 0 && s.FirstFailure == "" {
+		s.FirstFailure = got.first
 	}
-	s.RPS = float64(got.Requests) / got.Elapsed.Seconds()
-	if got.Failures > 0 && s.FirstFailure == "" {
-		s.FirstFailure = "of the closed loop: connection errors, time-outs or answers that are no success"
-	}
-	s.Failures += got.Failures
+	s.Failures += got.failures
 	if r.process == nil {
 		return nil
 	}
-	if err := after.wentThrough(before, got.Requests); err != nil {
+	if err := after.wentThrough(before, got.requests); err != nil {
 		return err
 	}
 	cpu, err := after.Since(before.Usage)
 	if err != nil {
 		return err
 	}
-	s.CPU, s.RSS = micro(cpu)/float64(got.Requests), megabytes(after.RSS)
+	s.CPU, s.RSS = micro(cpu)/float64(got.units), megabytes(after.RSS)
 	return nil
 }
 

@@ -17,9 +17,11 @@ import (
 	"github.com/sluice-mesh/sluice/tests/bench/config"
 )
 
-// backendPort is the backends', proxyPort the proxies' in the client pod: below the ports that connections leave from.
+// backendPort and grpcPort are the backends', proxyPort the proxies' in the client pod: below the ports that connections leave
+// from.
 const (
 	backendPort = 8080
+	grpcPort    = 8081
 	proxyPort   = 18080
 )
 
@@ -35,11 +37,12 @@ const backendPrefix = "backend-"
 
 // place is where everything is measured: the pods, with the backends running in theirs.
 type place struct {
-	lab      *lab.Lab
-	client   *lab.Pod
-	backends []config.Backend
-	programs programs
-	self     string // this program
+	lab          *lab.Lab
+	client       *lab.Pod
+	backends     []config.Backend
+	grpcBackends []config.Backend // in the same pods
+	programs     programs
+	self         string // this program
 }
 
 // build makes the pods and starts the backends. Close of the lab takes all of it away.
@@ -65,10 +68,6 @@ func (p *place) fill(ctx context.Context) error {
 		return err
 	}
 	var pods []*lab.Pod
-	services := []lab.Service{
-		{Name: "web", ClusterIPs: []netip.Addr{webAddress}, Port: config.ServicePort, TargetPort: backendPort},
-		{Name: "direct", ClusterIPs: []netip.Addr{directAddress}, Port: config.ServicePort, TargetPort: backendPort},
-	}
 	for i, weight := range []int{80, 20} {
 		name := fmt.Sprintf("v%d", i+1)
 		pod, err := p.lab.AddPod(lab.PodSpec{Namespace: config.Namespace, Name: name, Labels: map[string]string{"app": "web", "version": name}})
@@ -80,20 +79,33 @@ func (p *place) fill(ctx context.Context) error {
 		}
 		pods = append(pods, pod)
 		p.backends = append(p.backends, config.Backend{Name: name, Address: netip.AddrPortFrom(pod.IPv4, backendPort), Weight: weight})
-		services = append(services, lab.Service{
-			Name: name, ClusterIPs: []netip.Addr{backendsAddress[i]}, Port: config.ServicePort, TargetPort: backendPort, Endpoints: []*lab.Pod{pod},
-		})
+		p.grpcBackends = append(p.grpcBackends, config.Backend{Name: name, Address: netip.AddrPortFrom(pod.IPv4, grpcPort), Weight: weight})
 	}
-	services[0].Endpoints, services[1].Endpoints = pods, pods
-	if err := p.lab.SetServices(services...); err != nil {
+	if err := p.lab.SetServices(services(pods)...); err != nil {
 		return err
 	}
 	addresses := append([]netip.Addr{webAddress}, backendsAddress...)
-	if err := p.lab.WriteManifest("services.yaml", config.Services(p.backends, addresses, backendPort)); err != nil {
+	if err := p.lab.WriteManifest("services.yaml", config.Services(p.backends, addresses, backendPort, grpcPort)); err != nil {
 		return err
 	}
 	// A new connection for each request needs ports again that have just been used.
 	return p.inside(ctx, "sysctl", map[string]string{"ipv4/ip_local_port_range": "20000 65535", "ipv4/tcp_tw_reuse": "1"}, nil, 5*time.Second)
+}
+
+// services are what kube-proxy would serve: each Service at both of its ports.
+func services(pods []*lab.Pod) []lab.Service {
+	var out []lab.Service
+	add := func(name string, ip netip.Addr, endpoints []*lab.Pod) {
+		for port, target := range map[uint16]uint16{config.ServicePort: backendPort, config.GRPCPort: grpcPort} {
+			out = append(out, lab.Service{Name: name, ClusterIPs: []netip.Addr{ip}, Port: port, TargetPort: target, Endpoints: endpoints})
+		}
+	}
+	add("web", webAddress, pods)
+	add("direct", directAddress, pods)
+	for i, pod := range pods {
+		add(pod.Name, backendsAddress[i], []*lab.Pod{pod})
+	}
+	return out
 }
 
 func (p *place) startBackend(pod *lab.Pod) error {
@@ -106,7 +118,17 @@ func (p *place) startBackend(pod *lab.Pod) error {
 			return err
 		}
 	}
-	return p.startNginx(pod, backendPrefix+pod.Name, dir, config.NginxBackend(pod.Name, backendPort, dir), nil)
+	if err := p.startNginx(pod, backendPrefix+pod.Name, dir, config.NginxBackend(pod.Name, backendPort, dir), nil); err != nil {
+		return err
+	}
+	if p.programs[backendProgram] == "" { // no workload needs it
+		return nil
+	}
+	_, err = pod.Start(lab.Command{
+		Name: backendPrefix + "grpc-" + pod.Name, Path: p.programs[backendProgram], Env: goThreads(1),
+		Args: []string{"-listen", netip.AddrPortFrom(pod.IPv4, grpcPort).String(), "-name", pod.Name},
+	})
+	return err
 }
 
 // startNginx runs nginx in a pod; into, where given, gets the process.

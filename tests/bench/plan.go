@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-mesh/sluice/tests/bench/config"
 	"github.com/sluice-mesh/sluice/tests/bench/report"
 )
 
@@ -15,6 +16,8 @@ type workload struct {
 	path   string
 	routes int
 	fresh  bool // a new connection for each request
+	grpc   bool // calls over HTTP/2: unary ones, unless
+	stream bool // each stream lasts and carries messages, one at a time each way
 }
 
 func load(name, title string, connections int, rate float64, edit func(*workload)) workload {
@@ -25,6 +28,16 @@ func load(name, title string, connections int, rate float64, edit func(*workload
 		edit(&w)
 	}
 	return w
+}
+
+// call is a gRPC workload. It has no latency measurement: the open loop speaks HTTP/1.1.
+func call(name string, connections, streams, threads int, edit func(*workload)) workload {
+	return load(name, config.GRPCTitle(connections, streams), connections, 0, func(w *workload) {
+		w.grpc, w.path, w.Streams, w.Threads, w.Unit = true, config.GRPCPath, streams, threads, "call"
+		if edit != nil {
+			edit(w)
+		}
+	})
 }
 
 // workloads are all that there are, in the order of the report.
@@ -42,6 +55,16 @@ func workloads() []workload {
 		load("new-connection", "a new connection for each request, 16 at once", 16, 1000, func(w *workload) { w.fresh = true }),
 		load("routes-100", "16 connections, 100 routes (keepalive-16 has one)", 16, 4000, func(w *workload) { w.routes = 100 }),
 		load("routes-5000", "16 connections, 5,000 routes", 16, 4000, func(w *workload) { w.routes = 5000 }),
+		call("grpc-1x16", 1, 16, 1, nil),
+		call("grpc-4x100", 4, 100, 1, nil),
+		call("grpc-16x1", 16, 1, 1, nil),
+		call("grpc-1x16-2p", 1, 16, 2, nil),
+		call("grpc-4x100-2p", 4, 100, 2, nil),
+		call("grpc-16x1-2p", 16, 1, 2, nil),
+		call("grpc-stream", 4, 25, 1, func(w *workload) {
+			w.stream, w.Unit = true, "message"
+			w.Title += " that last, one message at a time each way"
+		}),
 		load("idle", "4,000 idle connections", 4000, 0, func(w *workload) { w.Idle = true }),
 	}
 }
@@ -61,33 +84,41 @@ type options struct {
 
 // proxies are all names, in the order of the report.
 func proxies() []string {
-	return []string{report.Direct, report.DirectAgain, report.Ours, report.Reference, "nginx", "envoy", "reverseproxy", "bareloop"}
+	return []string{report.Direct, report.DirectAgain, report.Ours, report.Reference, "nginx", "envoy", "reverseproxy", "bareloop", "bareh2"}
 }
 
-// choose reads a comma-separated list of names; an empty one is all of them.
+// choose reads a comma-separated list of names; an empty one is all of them. Where there is no such name, it may be the
+// beginning of several, up to a hyphen: "grpc" is all of gRPC.
 func choose[T any](what, list string, all []T, name func(T) string) ([]T, error) {
 	if list == "" {
 		return all, nil
 	}
-	wanted := strings.Split(list, ",")
-	for _, w := range wanted {
-		if !slices.ContainsFunc(all, func(t T) bool { return name(t) == w }) {
-			var names []string
-			for _, t := range all {
-				names = append(names, name(t))
+	var names, wanted []string
+	for _, t := range all {
+		names = append(names, name(t))
+	}
+	for w := range strings.SplitSeq(list, ",") {
+		before := len(wanted)
+		for _, n := range names {
+			if n == w || strings.HasPrefix(n, w+"-") && !slices.Contains(names, w) {
+				wanted = append(wanted, n)
 			}
+		}
+		if len(wanted) == before {
 			return nil, fmt.Errorf("no %s %q; there are %s", what, w, strings.Join(names, ", "))
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(all), func(t T) bool { return !slices.Contains(wanted, name(t)) }), nil
 }
 
-// takesPart says whether a measurement makes sense: the bare loop knows no routes, and without a proxy there is nothing
-// whose threads, routes or memory could differ.
+// takesPart says whether a measurement makes sense: the bare loops know no routes and one protocol each, and without a proxy
+// there is nothing whose threads, routes or memory could differ.
 func takesPart(w workload, proxy string) bool {
 	switch proxy {
 	case "bareloop":
-		return w.routes == 1
+		return w.routes == 1 && !w.grpc
+	case "bareh2":
+		return w.grpc
 	case report.Direct, report.DirectAgain:
 		return w.routes == 1 && !w.Idle && w.Threads == 1
 	}

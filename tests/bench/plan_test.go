@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -35,14 +36,15 @@ func TestPlanTakesEachMeasurementOnceARound(t *testing.T) {
 }
 
 func TestPlanShufflesWithinAWorkload(t *testing.T) {
-	o := options{workloads: workloads()[:2], proxies: proxies(), rounds: 1}
+	one := slices.DeleteFunc(proxies(), func(p string) bool { return p == "bareh2" })
+	o := options{workloads: workloads()[:2], proxies: one, rounds: 1}
 	reverse := func(n int, swap func(i, j int)) {
 		for i := range n / 2 {
 			swap(i, n-1-i)
 		}
 	}
 	jobs := plan(o, reverse)
-	if jobs[0].proxy != "bareloop" || jobs[len(proxies())-1].proxy != report.Direct || jobs[len(proxies())].workload.Name != workloads()[1].Name {
+	if jobs[0].proxy != "bareloop" || jobs[len(one)-1].proxy != report.Direct || jobs[len(one)].workload.Name != workloads()[1].Name {
 		t.Errorf("%v", jobs)
 	}
 }
@@ -53,6 +55,9 @@ func TestWorkloadsAreThoseOfTheIssue(t *testing.T) {
 	routes := map[int]bool{}
 	var fresh, idle, two, large, small bool
 	for _, w := range workloads() {
+		if w.grpc {
+			continue
+		}
 		if w.path == "/" && w.routes == 1 && !w.fresh && !w.Idle && w.Threads == 1 {
 			connections = append(connections, w.Connections)
 		}
@@ -70,6 +75,57 @@ func TestWorkloadsAreThoseOfTheIssue(t *testing.T) {
 	}
 }
 
+// The design's budget names these; all of them once with one thread and once with two, and a stream besides.
+func TestGRPCWorkloadsAreThoseOfTheBudget(t *testing.T) {
+	var got []string
+	for _, w := range workloads() {
+		if !w.grpc {
+			continue
+		}
+		got = append(got, fmt.Sprintf("%dx%d/%d/%s", w.Connections, w.Streams, w.Threads, w.Unit))
+		for _, p := range []string{report.Ours, report.Reference, "nginx", "envoy", "reverseproxy", "bareh2"} {
+			if !takesPart(w, p) {
+				t.Errorf("%s takes no part in %s", p, w.Name)
+			}
+		}
+		if takesPart(w, "bareloop") || w.Rate != 0 {
+			t.Errorf("%s: the bare loop takes part, or a latency is promised at %g/s: both speak HTTP/1.1", w.Name, w.Rate)
+		}
+	}
+	want := []string{"1x16/1/call", "4x100/1/call", "16x1/1/call", "1x16/2/call", "4x100/2/call", "16x1/2/call", "4x25/1/message"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if takesPart(workloads()[0], "bareh2") {
+		t.Error("bareh2 takes part in HTTP/1.1")
+	}
+}
+
+func TestFlagsTakeTheBeginningOfNames(t *testing.T) {
+	for args, want := range map[string]int{"grpc": 7, "grpc-stream,keepalive-16": 2, "keepalive-16": 1, "grpc-16x1": 1, "routes,idle": 3} {
+		if o, err := parseFlags([]string{"-workloads", args}); err != nil || len(o.workloads) != want || o.out != "" {
+			t.Errorf("%s: %d workloads, out %q, %v, want %d", args, len(o.workloads), o.out, err, want)
+		}
+	}
+	for _, args := range []string{"gr", "grpc-", "keep"} {
+		if _, err := parseFlags([]string{"-workloads", args}); err == nil {
+			t.Errorf("%q is taken for a name", args)
+		}
+	}
+}
+
+// What only gRPC needs is not installed for others.
+func TestProgramsAreThoseThatTheWorkloadsNeed(t *testing.T) {
+	for args, want := range map[string][]string{"grpc": {"wrk", "nginx", "haproxy", "h2load"}, "idle": {"wrk", "nginx", "haproxy"}} {
+		if o, err := parseFlags([]string{"-workloads", args}); err != nil || !slices.Equal(debian(o), want) {
+			t.Errorf("%s: %v, %v, want %v", args, debian(o), err, want)
+		}
+	}
+	if packageOf("h2load") != "nghttp2-client" || packageOf("wrk") != "wrk" {
+		t.Errorf("h2load is in %s, wrk in %s", packageOf("h2load"), packageOf("wrk"))
+	}
+}
+
 func TestFlagsWithoutLatencyHaveNoRate(t *testing.T) {
 	o, err := parseFlags([]string{"-latency=false"})
 	if err != nil || slices.ContainsFunc(o.workloads, func(w workload) bool { return w.Rate != 0 }) {
@@ -82,7 +138,7 @@ func TestFlagsQuickIsOneShortRound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.rounds != 1 || o.duration != time.Second || len(o.workloads) != 1 || o.out != "" || !slices.Equal(o.proxies, []string{"direct", "haproxy"}) {
+	if o.rounds != 1 || o.duration != time.Second || len(o.workloads) != 2 || !o.workloads[1].grpc || o.out != "" || !slices.Equal(o.proxies, []string{"direct", "haproxy"}) {
 		t.Errorf("%+v", o)
 	}
 }

@@ -40,6 +40,7 @@ type Setup struct {
 	Backends []Backend
 	Threads  int    // workers or threads: what the proxy may use at once
 	Routes   int    // 1: any path; more: one path prefix a route
+	GRPC     bool   // HTTP/2 on both sides; one route
 	Dir      string // for files of the proxy's own
 }
 
@@ -62,6 +63,10 @@ func Paths(routes int, small string) []string {
 
 // HAProxy renders haproxy.cfg and the map of prefixes that it refers to (empty for one route).
 func HAProxy(s Setup) (cfg, prefixes string) {
+	h2 := ""
+	if s.GRPC {
+		h2 = " proto h2"
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `global
     nbthread %d
@@ -75,10 +80,10 @@ defaults
     option http-keep-alive
     http-reuse always
 frontend in
-    bind %s
+    bind %s%s
     acl routed req.hdr(%s) -m str %s
     http-request return status 404 unless routed
-`, s.Threads, maxConnections, s.Listen, MatchName, MatchValue)
+`, s.Threads, maxConnections, s.Listen, h2, MatchName, MatchValue)
 	if s.Routes > 1 {
 		fmt.Fprintf(&b, "    use_backend %%[path,map_beg(%s/routes.map)]\n", s.Dir)
 	} else {
@@ -86,7 +91,7 @@ frontend in
 	}
 	b.WriteString("backend web\n    balance roundrobin\n")
 	for _, e := range s.Backends {
-		fmt.Fprintf(&b, "    server %s %s weight %d pool-max-conn %d pool-purge-delay 120s\n", e.Name, e.Address, e.Weight, Pool)
+		fmt.Fprintf(&b, "    server %s %s%s weight %d pool-max-conn %d pool-purge-delay 120s\n", e.Name, e.Address, h2, e.Weight, Pool)
 	}
 	if s.Routes <= 1 {
 		return b.String(), ""
@@ -100,6 +105,10 @@ frontend in
 
 // Nginx renders nginx.conf for the proxy.
 func Nginx(s Setup) string {
+	http2 := ""
+	if s.GRPC {
+		http2 = " http2"
+	}
 	var b strings.Builder
 	b.WriteString(nginxHead(s.Threads))
 	b.WriteString("    upstream web {\n        zone web 256k;\n")
@@ -114,23 +123,27 @@ func Nginx(s Setup) string {
     proxy_set_header Connection "";
     proxy_set_header Host $http_host;
     proxy_max_temp_file_size 0;
+    client_max_body_size 0;
+    http2_max_concurrent_streams 1000;
     server {
-        listen %s reuseport;
-`, Pool, s.Listen)
-	if s.Routes > 1 {
+        listen %s%s reuseport;
+`, Pool, s.Listen, http2)
+	if s.GRPC {
+		b.WriteString(nginxLocation("/", "grpc_pass grpc"))
+	} else if s.Routes > 1 {
 		for i := range s.Routes {
-			b.WriteString(nginxLocation(Prefix(i) + "/"))
+			b.WriteString(nginxLocation(Prefix(i)+"/", "proxy_pass http"))
 		}
 	} else {
-		b.WriteString(nginxLocation("/"))
+		b.WriteString(nginxLocation("/", "proxy_pass http"))
 	}
 	b.WriteString("    }\n}\n")
 	return b.String()
 }
 
-func nginxLocation(prefix string) string {
+func nginxLocation(prefix, pass string) string {
 	variable := strings.ReplaceAll(MatchName, "-", "_")
-	return fmt.Sprintf("        location %s { if ($http_%s != %q) { return 404; } proxy_pass http://web; }\n", prefix, variable, MatchValue)
+	return fmt.Sprintf("        location %s { if ($http_%s != %q) { return 404; } %s://web; }\n", prefix, variable, MatchValue, pass)
 }
 
 func nginxHead(workers int) string {

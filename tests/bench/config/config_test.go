@@ -135,7 +135,7 @@ func TestRoutesAreWhatTheOthersAreTold(t *testing.T) {
 
 func TestServicesAreYAML(t *testing.T) {
 	addresses := []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("10.96.0.11"), netip.MustParseAddr("10.96.0.12")}
-	d := yaml.NewDecoder(strings.NewReader(string(Services(setup(1, 1).Backends, addresses, 8080))))
+	d := yaml.NewDecoder(strings.NewReader(string(Services(setup(1, 1).Backends, addresses, 8080, 8081))))
 	var names []string
 	for {
 		var o struct {
@@ -185,6 +185,94 @@ func TestParseWrkReadsTheSummary(t *testing.T) {
 	for _, bad := range []string{"", "unable to connect\n", "sluice-bench 0 1001000 3\n", "sluice-bench x 1 1\n"} {
 		if got, err := ParseWrk(bad); err == nil {
 			t.Errorf("%q: %+v and no error", bad, got)
+		}
+	}
+}
+
+func grpc() Setup {
+	s := setup(2, 1)
+	s.GRPC = true
+	return s
+}
+
+// HTTP/2 on both sides, and only where it is asked for.
+func TestGRPCIsHTTP2OnBothSides(t *testing.T) {
+	cfg, prefixes := HAProxy(grpc())
+	contains(t, cfg, "bind 127.0.0.1:18080 proto h2\n", "server v1 10.0.0.1:8080 proto h2 weight 80", "server v2 10.0.0.2:8080 proto h2 weight 20", "status 404 unless routed")
+	if plain, _ := HAProxy(setup(2, 1)); strings.Contains(plain, "h2") || prefixes != "" {
+		t.Errorf("HTTP/1.1:\n%s", plain)
+	}
+	nginx := Nginx(grpc())
+	contains(t, nginx, "listen 127.0.0.1:18080 http2 reuseport;", `location / { if ($http_x_bench != "yes") { return 404; } grpc_pass grpc://web; }`, "keepalive 2048;")
+	if plain := Nginx(setup(2, 1)); strings.Contains(nginx, "proxy_pass") || strings.Contains(plain, "grpc_pass") || strings.Contains(plain, " http2 ") {
+		t.Errorf("HTTP/1.1:\n%s", plain)
+	}
+	for want, s := range map[string]Setup{"HTTP2": grpc(), "HTTP1": setup(1, 1)} {
+		b, err := Envoy(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(string(b), "http2_protocol_options"); s.GRPC && got != 2 || !s.GRPC && got != 0 {
+			t.Errorf("%s: %d clusters speak HTTP/2", want, got)
+		}
+		contains(t, string(b), `"codec_type": "`+want+`"`)
+	}
+}
+
+func TestGRPCRouteIsWhatTheOthersAreTold(t *testing.T) {
+	var route struct {
+		Kind string
+		Spec struct {
+			ParentRefs []struct{ Port int } `yaml:"parentRefs"`
+			Rules      []struct {
+				Matches     []any
+				BackendRefs []struct{ Weight, Port int } `yaml:"backendRefs"`
+			}
+		}
+	}
+	if err := yaml.Unmarshal(GRPCRoute(setup(1, 1).Backends), &route); err != nil {
+		t.Fatal(err)
+	}
+	r := route.Spec.Rules[0]
+	if route.Kind != "GRPCRoute" || route.Spec.ParentRefs[0].Port != GRPCPort || fmt.Sprint(r.Matches) != "[map[headers:[map[name:x-bench value:yes]]]]" ||
+		fmt.Sprint(r.BackendRefs) != "[{80 9000} {20 9000}]" {
+		t.Errorf("%+v", route)
+	}
+}
+
+// A call as gRPC libraries send it: each field costs something.
+func TestH2loadSendsWholeCalls(t *testing.T) {
+	args := strings.Join(H2load("127.0.0.1:1", "/file", 4, 100, 3*time.Second), "|")
+	contains(t, args, "-c4|-m100|-D3|-d|/file|", "|:authority: "+Host+"|", "|te: trailers|", "|content-type: application/grpc|", "|user-agent: grpc-", "|grpc-timeout: ",
+		"|traceparent: 00-", "|x-bench: yes|", "|http://127.0.0.1:1/bench.Echo/Echo")
+	if m := Message(); len(m) != 5+MessageSize || m[0] != 0 || m[4] != MessageSize {
+		t.Errorf("message % x", m)
+	}
+}
+
+const h2loadSummary = `Application protocol: h2c
+finished in 2.00s, 160448.50 req/s, 8.11MB/s
+requests: 1000 total, 1016 started, 1000 done, 997 succeeded, 3 failed, 2 errored, 1 timeout
+status codes: 997 2xx, 0 3xx, 1 4xx, 2 5xx
+traffic: 16.22MB (17007589) total, 940.15KB (962718) headers (space savings 93.88%), 20.44KB (20937) data
+`
+
+func TestParseH2loadReadsTheSummary(t *testing.T) {
+	got, err := ParseH2load(h2loadSummary)
+	if want := (H2loadResult{Requests: 1000, Succeeded: 997, Failures: 4, Data: 20937, Rate: 160448.5}); err != nil || got != want {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	for name, bad := range map[string]string{
+		"nothing": "", "no answers": strings.ReplaceAll(h2loadSummary, "1000 done", "0 done"), "HTTP/1.1": strings.ReplaceAll(h2loadSummary, "h2c", "http/1.1"),
+	} {
+		if got, err := ParseH2load(bad); err == nil {
+			t.Errorf("%s: %+v and no error", name, got)
+		}
+	}
+	for data, ok := range map[int]bool{20937: true, 20937 - 2*21: true, 20937 - 3*21: false, 20937 + 3*21: false, 0: false} {
+		got.Data = data
+		if err := got.Check(2); (err == nil) != ok {
+			t.Errorf("%d bytes of 997 messages with 2 under way: %v", data, err)
 		}
 	}
 }

@@ -13,7 +13,7 @@ type object = map[string]any
 func Envoy(s Setup) ([]byte, error) {
 	var clusters []object
 	for _, b := range s.Backends {
-		clusters = append(clusters, envoyCluster(b))
+		clusters = append(clusters, envoyCluster(b, s.GRPC))
 	}
 	return json.MarshalIndent(object{
 		"static_resources": object{
@@ -43,10 +43,14 @@ func envoyAddress(a netip.AddrPort) object {
 }
 
 func envoyManager(s Setup) object {
+	codec := "HTTP1"
+	if s.GRPC {
+		codec = "HTTP2"
+	}
 	return object{
 		"@type":                             "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
 		"stat_prefix":                       "in",
-		"codec_type":                        "HTTP1",
+		"codec_type":                        codec,
 		"generate_request_id":               false,
 		"preserve_external_request_id":      true,
 		"server_header_transformation":      "PASS_THROUGH",
@@ -83,9 +87,9 @@ func envoyRoutes(s Setup) []object {
 	return routes
 }
 
-func envoyCluster(b Backend) object {
+func envoyCluster(b Backend, grpc bool) object {
 	const many = 100000
-	return object{
+	cluster := object{
 		"name":            b.Name,
 		"type":            "STATIC",
 		"connect_timeout": "5s",
@@ -97,4 +101,11 @@ func envoyCluster(b Backend) object {
 			"endpoints":    []object{{"lb_endpoints": []object{{"endpoint": object{"address": envoyAddress(b.Address)}}}}},
 		},
 	}
+	if grpc {
+		const options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+		cluster["typed_extension_protocol_options"] = object{options: object{
+			"@type": "type.googleapis.com/" + options, "explicit_http_config": object{"http2_protocol_options": object{}},
+		}}
+	}
+	return cluster
 }

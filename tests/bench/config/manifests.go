@@ -9,12 +9,15 @@ import (
 // Namespace is where the benchmark's objects and pods are.
 const Namespace = "bench"
 
-// ServicePort is the port of the Services; their pods listen on another.
-const ServicePort = 80
+// The ports of the Services: HTTP/1.1's and gRPC's. Their pods listen on others.
+const (
+	ServicePort = 80
+	GRPCPort    = 9000
+)
 
 // Services renders the namespace, the Service that has the routes, and one for each backend, which selects pods by the label "version".
 // addresses are the ClusterIPs: the routed Service's, then the backends'.
-func Services(backends []Backend, addresses []netip.Addr, targetPort uint16) []byte {
+func Services(backends []Backend, addresses []netip.Addr, targetPort, grpcTargetPort uint16) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: %s\n", Namespace)
 	service := func(name string, address netip.Addr, selector string) {
@@ -34,7 +37,12 @@ spec:
     port: %d
     targetPort: %d
     protocol: TCP
-`, name, Namespace, address, address, selector, ServicePort, targetPort)
+  - name: grpc
+    port: %d
+    targetPort: %d
+    protocol: TCP
+    appProtocol: kubernetes.io/h2c
+`, name, Namespace, address, address, selector, ServicePort, targetPort, GRPCPort, grpcTargetPort)
 	}
 	service("web", addresses[0], "app: web")
 	for i, e := range backends {
@@ -73,6 +81,32 @@ spec:
 		for _, e := range backends {
 			fmt.Fprintf(&b, "    - {name: %s, port: %d, weight: %d}\n", e.Name, ServicePort, e.Weight)
 		}
+	}
+	return []byte(b.String())
+}
+
+// GRPCRoute renders the one route of the gRPC workloads.
+func GRPCRoute(backends []Backend) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, `apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata:
+  name: route
+  namespace: %s
+spec:
+  parentRefs:
+  - group: ""
+    kind: Service
+    name: web
+    port: %d
+  rules:
+  - matches:
+    - headers:
+      - {name: %s, value: %q}
+    backendRefs:
+`, Namespace, GRPCPort, MatchName, MatchValue)
+	for _, e := range backends {
+		fmt.Fprintf(&b, "    - {name: %s, port: %d, weight: %d}\n", e.Name, GRPCPort, e.Weight)
 	}
 	return []byte(b.String())
 }

@@ -38,9 +38,14 @@ other proxy listens on the loopback address of the client pod, so that each requ
   alive, answer 404 where nothing matches, which is checked before each measurement. Access logs are off. HAProxy, nginx and Envoy have one worker or thread, Go programs
   GOMAXPROCS=1, unless a workload says two. Sluice's own count of requests has to agree with the load's. "reverseproxy" is Go's httputil.ReverseProxy. "bareloop" is the
   least that forwarding can cost in Go: it parses next to nothing, checks nothing, counts nothing, and is a yardstick rather than a proxy.
+- The gRPC workloads have a backend of their own in the same pods (tests/bench/h2backend), as nginx sends no trailers: it answers a call with the call's message, encodes fields
+  as gRPC libraries do, costs less than any proxy here, and speaks HTTP/2 only, so that no proxy can take HTTP/1.1 to it. Calls are small: 10 fields, a message of 16 bytes each
+  way, and trailers. Before each measurement the status, the message and the trailers are checked; under load (h2load, one thread) the status of each call and the bytes of all messages.
+  "grpc-stream" keeps streams open and counts messages. Latency is not measured. "bareh2" is to HTTP/2 what "bareloop" is to HTTP/1.1. HAProxy 2.6 gives the backend its credit
+  back with a write of its own for each answer that trailers follow, which is a good part of what it costs there.
 - One proxy runs at a time, started for each measurement. Rounds take all proxies in a new random order. Figures are medians over the rounds; a ratio is taken in
   each round between neighbours, and its median and its least and greatest are given.
-- CPU is user and system time of the proxy's process and its children, all threads, from /proc/PID/stat, divided by the requests of a closed loop (wrk, one thread). For
+- CPU is user and system time of the proxy's process and its children, all threads, from /proc/PID/stat, divided by the requests of a closed loop (wrk or h2load, one thread). For
   Sluice that is the worker and its master; the agent has no part in a request. The kernel charges part of the network's work to whichever process sends, and
   the redirect of a connect() to the client, so a new connection costs a little more than the column shows.
 - Latency is measured at a fixed rate, the same for all, by an open loop: each request has a time at which it is due, and its latency runs from then, sent or not
@@ -50,8 +55,8 @@ other proxy listens on the loopback address of the client pod, so that each requ
 - "direct" is the client pod to the backends through a ClusterIP without a route, "direct against direct" the same measured twice a round: what differs there is noise.
 
 ## How to rerun
-` + "`make bench`" + ` as root; what is missing of HAProxy, nginx, wrk and Envoy is installed. The machine should be quiet: client, proxy and backends share its cores. For one figure, and each
-round's pair: ` + "`go run ./tests/bench -workloads keepalive-16 -proxies haproxy,sluice -rounds 5 -latency=false`" + `; -h names the flags.
+` + "`make bench`" + ` as root; what is missing of HAProxy, nginx, wrk, h2load and Envoy is installed. The machine should be quiet: client, proxy and backends share its cores. For one figure, and each
+round's pair: ` + "`go run ./tests/bench -workloads keepalive-16 -proxies haproxy,sluice -rounds 5 -latency=false`" + `; ` + "`-workloads grpc`" + ` takes all of gRPC; -h names the flags.
 
 `
 

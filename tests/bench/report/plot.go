@@ -20,7 +20,7 @@ const (
 	groupGap  = 16
 )
 
-// SVG plots the CPU per request as a ratio to HAProxy's: a bar to the median, a line from the least to the greatest. The
+// SVG plots the CPU per request, call or message as a ratio to HAProxy's: a bar to the median, a line from the least to the greatest. The
 // scale is logarithmic, and bars grow from 1: to the left is cheaper than HAProxy.
 func (r *Report) SVG() []byte {
 	groups := r.groups()
@@ -44,7 +44,7 @@ func (r *Report) SVG() []byte {
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%.0f" viewBox="0 0 %d %.0f" font-family="sans-serif" font-size="12" fill="#333">`+"\n",
 		plotWidth, bottom+30, plotWidth, bottom+30)
 	fmt.Fprintf(&b, `<rect width="%d" height="%.0f" fill="#fff"/>`+"\n", plotWidth, bottom+30)
-	fmt.Fprintf(&b, `<text x="16" y="24" font-size="15" font-weight="bold">CPU per request as a ratio to HAProxy's, by workload</text>`+"\n")
+	fmt.Fprintf(&b, `<text x="16" y="24" font-size="15" font-weight="bold">CPU per request, call or message as a ratio to HAProxy's, by workload</text>`+"\n")
 	legend(&b, groups)
 	for v := lo; v <= hi*1.001; v *= 2 {
 		colour, width := "#ddd", 1
@@ -143,7 +143,7 @@ func colour(proxy string) string {
 		return "#56b4e9"
 	case "reverseproxy":
 		return "#0072b2"
-	case "bareloop":
+	case "bareloop", "bareh2":
 		return "#999999"
 	}
 	return "#cc79a7"

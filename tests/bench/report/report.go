@@ -20,6 +20,8 @@ type Workload struct {
 	Name        string  `json:"name"`
 	Title       string  `json:"title"`
 	Connections int     `json:"connections"`
+	Streams     int     `json:"streams,omitempty"` // at a time on each connection, where it is HTTP/2
+	Unit        string  `json:"unit,omitempty"`    // what is counted, where it is not requests: "call", "message"
 	Threads     int     `json:"threads"`
 	Rate        float64 `json:"rate"`           // of the latency measurement, requests a second; 0: not measured
 	Idle        bool    `json:"idle,omitempty"` // only the memory of so many idle connections is measured
@@ -105,7 +107,7 @@ func Summarize(workloads []Workload, proxies []string, samples []Sample) (rows [
 				rows = append(rows, row(w.Name, p, of[p], of[Reference]))
 			}
 		}
-		noise = append(noise, noiseOf(w.Name, of[Direct], of[DirectAgain])...)
+		noise = append(noise, noiseOf(w, of[Direct], of[DirectAgain])...)
 	}
 	return rows, noise
 }
@@ -128,14 +130,14 @@ func row(workload, proxy string, samples, reference []Sample) Row {
 	return r
 }
 
-func noiseOf(workload string, one, other []Sample) []Noise {
+func noiseOf(w Workload, one, other []Sample) []Noise {
 	var out []Noise
 	for _, m := range []struct {
 		name string
 		of   func(Sample) float64
-	}{{"requests per second", rps}, {"p50", p50}, {"p99", p99}} {
+	}{{w.unit() + "s per second", rps}, {"p50", p50}, {"p99", p99}} {
 		if mid, lo, hi := Spread(pairs(one, other, m.of)); mid != nil {
-			out = append(out, Noise{Workload: workload, Measure: m.name, Median: *mid, Min: *lo, Max: *hi})
+			out = append(out, Noise{Workload: w.Name, Measure: m.name, Median: *mid, Min: *lo, Max: *hi})
 		}
 	}
 	return out

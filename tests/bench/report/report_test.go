@@ -239,3 +239,28 @@ func TestPlaceKeepsWhatPeopleWrote(t *testing.T) {
 		}
 	}
 }
+
+func TestCallsAndMessagesAreCalledSo(t *testing.T) {
+	r := example()
+	r.Workloads[0].Unit, r.Workloads[0].Rate = "call", 0
+	_, r.Noise = Summarize(r.Workloads, []string{Direct, DirectAgain}, r.Samples)
+	if got := r.Table(); !strings.Contains(got, "CPU us/call") || !strings.Contains(got, "calls/s") || strings.Contains(got, "request") {
+		t.Errorf("the table:\n%s", got)
+	}
+	if got := r.Markdown("x.svg"); !strings.Contains(got, "| proxy | CPU us/call | x HAProxy | spread | calls/s | RSS MB |") {
+		t.Errorf("the document:\n%s", got)
+	}
+	b, err := r.JSON()
+	if err != nil || !strings.Contains(string(b), `"unit": "call"`) {
+		t.Errorf("%v: the data do not say what a call is:\n%s", err, b)
+	}
+	if b, err := example().JSON(); err != nil || strings.Contains(string(b), `"unit"`) || strings.Contains(string(b), `"streams"`) {
+		t.Errorf("%v: requests need no such field:\n%s", err, b)
+	}
+}
+
+func TestYardsticksHaveOneColour(t *testing.T) {
+	if colour("bareh2") != colour("bareloop") || colour("bareh2") == colour("nginx") {
+		t.Errorf("bareh2 is %s, bareloop %s", colour("bareh2"), colour("bareloop"))
+	}
+}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -87,12 +88,15 @@ func columnsOf(w Workload) []string {
 	if w.Idle {
 		return []string{"proxy", "KB/connection", "x HAProxy", "RSS MB", "RSS MB before"}
 	}
-	columns := []string{"proxy", "CPU us/request", "x HAProxy", "spread", "requests/s"}
+	columns := []string{"proxy", "CPU us/" + w.unit(), "x HAProxy", "spread", w.unit() + "s/s"}
 	if w.Rate > 0 {
 		columns = append(columns, "p50", "p99", "p99.9")
 	}
 	return append(columns, "RSS MB")
 }
+
+// unit is what one of what is counted is called.
+func (w Workload) unit() string { return cmp.Or(w.Unit, "request") }
 
 func (r *Report) cells(w Workload) [][]string {
 	var out [][]string

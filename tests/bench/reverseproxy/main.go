@@ -25,16 +25,25 @@ func run(args []string) int {
 	listen := flags.String("listen", "127.0.0.1:8080", "`address` to listen on")
 	backends := flags.String("backends", "", "comma-separated `address=weight`")
 	routes := flags.Int("routes", 1, "`number` of path prefixes; 1: any path")
+	h2c := flags.Bool("h2c", false, "speak HTTP/2 without TLS on both sides")
 	if flags.Parse(args) != nil {
 		return 2
 	}
 	chosen, err := parseBackends(*backends)
 	if err == nil {
-		server := &http.Server{Addr: *listen, Handler: handler(chosen, *routes), ReadHeaderTimeout: 10 * time.Second}
+		protocols := protocols(*h2c)
+		server := &http.Server{Addr: *listen, Handler: handler(chosen, *routes, protocols), Protocols: protocols, ReadHeaderTimeout: 10 * time.Second}
 		err = server.ListenAndServe()
 	}
 	fmt.Fprintln(os.Stderr, "reverseproxy:", err)
 	return 1
+}
+
+func protocols(h2c bool) *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(!h2c)
+	p.SetUnencryptedHTTP2(h2c)
+	return p
 }
 
 type backends struct {
@@ -69,13 +78,13 @@ func (b backends) pick() string {
 	return b.hosts[0]
 }
 
-func handler(b backends, routes int) http.Handler {
+func handler(b backends, routes int, protocols *http.Protocols) http.Handler {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", b.pick(), r.In.Host
 		},
 		Transport: &http.Transport{
-			MaxIdleConnsPerHost: config.Pool, IdleConnTimeout: 2 * time.Minute, DisableCompression: true,
+			Protocols: protocols, MaxIdleConnsPerHost: config.Pool, IdleConnTimeout: 2 * time.Minute, DisableCompression: true,
 		},
 		BufferPool: newPool(),
 		ErrorLog:   log.New(os.Stderr, "", 0),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -26,7 +27,7 @@ func TestRoutesByFieldPrefixAndWeight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	many := handler(b, 100)
+	many := handler(b, 100, protocols(false))
 	for _, c := range []struct {
 		path, field string
 		status      int
@@ -39,7 +40,7 @@ func TestRoutesByFieldPrefixAndWeight(t *testing.T) {
 		}
 	}
 	clear(seen)
-	one := handler(b, 1)
+	one := handler(b, 1, protocols(false))
 	for range 300 {
 		if got := ask(one, "/any", "yes"); got != 200 {
 			t.Fatalf("status %d", got)
@@ -64,5 +65,40 @@ func TestBackendsNameWhatIsWrong(t *testing.T) {
 		if _, err := parseBackends(list); err == nil || !strings.Contains(err.Error(), "backend") {
 			t.Errorf("%q: %v", list, err)
 		}
+	}
+}
+
+func TestSpeaksHTTP2OnBothSides(t *testing.T) {
+	backend := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Proto", r.Proto)
+		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+		_, _ = io.Copy(w, r.Body)
+	}))
+	backend.Config.Protocols = protocols(true)
+	backend.Start()
+	t.Cleanup(backend.Close)
+	b, err := parseBackends(backend.Listener.Addr().String() + "=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := httptest.NewUnstartedServer(handler(b, 1, protocols(true)))
+	front.Config.Protocols = protocols(true)
+	front.Start()
+	t.Cleanup(front.Close)
+	c := http.Client{Transport: &http.Transport{Protocols: protocols(true)}}
+	t.Cleanup(c.CloseIdleConnections)
+	r, err := http.NewRequest(http.MethodPost, front.URL+"/a/b", strings.NewReader("message"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set(config.MatchName, config.MatchValue)
+	resp, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil || string(got) != "message" || resp.Header.Get("X-Proto") != "HTTP/2.0" || resp.Trailer.Get("Grpc-Status") != "0" {
+		t.Errorf("%q, %v, %v, trailers %v", got, err, resp.Header, resp.Trailer)
 	}
 }
