@@ -14,7 +14,7 @@ func fields(lines ...string) Fields {
 	f := Fields{}
 	for _, l := range lines {
 		name, value, _ := strings.Cut(l, ": ")
-		f = append(f, Field{name, value})
+		f = append(f, Field{Name: name, Value: value})
 	}
 	return f
 }
@@ -156,7 +156,7 @@ func TestNoViewIsLeftBehind(t *testing.T) {
 		}
 		for i, left := range before[len(f):] {
 			if left != (Field{}) {
-				t.Errorf("%s left %q behind, %d beyond the end", name, left, i)
+				t.Errorf("%s left %+v behind, %d beyond the end", name, left, i)
 			}
 		}
 	}
@@ -179,7 +179,7 @@ func TestEditsAgainstAReference(t *testing.T) {
 			case 1:
 				got.Set(name, value)
 				if first < 0 {
-					want = append(want, Field{name, value})
+					want = append(want, Field{Name: name, Value: value})
 					break
 				}
 				head := slices.Clone(want[:first+1])
@@ -187,7 +187,7 @@ func TestEditsAgainstAReference(t *testing.T) {
 				want = append(head, slices.DeleteFunc(want[first+1:], same)...)
 			default:
 				got.Add(name, value)
-				want = append(want, Field{name, value})
+				want = append(want, Field{Name: name, Value: value})
 			}
 			if !slices.Equal(got, want) {
 				t.Fatalf("%q: want %q", got.lines(), want.lines())

@@ -15,6 +15,10 @@ type Request struct {
 	// Query is what follows "?", as it was sent; HasQuery tells an empty query from none.
 	Query    string
 	HasQuery bool
+	// Scheme is :scheme as it was sent; "" from HTTP/1.1: written as "http".
+	Scheme string
+	// Protocol is :protocol of an extended CONNECT (RFC 8441), which has a path; "" otherwise.
+	Protocol string
 	Fields   Fields
 }
 
@@ -28,6 +32,8 @@ type Response struct {
 // Field is one field line of a head or a trailer section, with the spelling that it had on the wire.
 type Field struct {
 	Name, Value string
+	// Sensitive: it came as "never indexed", which HTTP/2 passes on as such (RFC 7541, 6.2.3).
+	Sensitive bool
 }
 
 // Fields are field lines in the order of the wire. In an HTTP/1.1 request they include Host, at its place, so that the
