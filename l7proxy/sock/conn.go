@@ -27,6 +27,8 @@ type Conn struct {
 	reading reading
 	writing writing
 	peeking peeking
+	trying  trying
+	looping looping
 }
 
 // reading is the state of one read, which its callback fills in.
@@ -72,6 +74,7 @@ func New(fd int) (*Conn, error) {
 		return nil, fmt.Errorf("wait for a socket: %w", err)
 	}
 	c.reading.ready, c.writing.ready, c.peeking.look = c.readable, c.writable, c.peek
+	c.trying.send, c.looping.ready = c.attempt, c.loop
 	return c, nil
 }
 
