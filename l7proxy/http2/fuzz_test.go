@@ -171,8 +171,8 @@ func seeds() [][]byte {
 	return all
 }
 
-// FuzzServe: whatever a client sends, a connection goes on or ends with GOAWAY, and what is true of it stays true. How the
-// bytes are cut into reads changes nothing of what it answers but the flow of credit.
+// FuzzServe: whatever a client sends, and however it is cut into reads, a connection goes on or ends with GOAWAY, and what is
+// true of it stays true.
 func FuzzServe(f *testing.F) {
 	greeting := preface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 	for _, s := range seeds() {
