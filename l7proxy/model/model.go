@@ -9,6 +9,7 @@ package model
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"net/netip"
 )
 
@@ -59,6 +60,41 @@ func (p *Port) Table(clientNamespace string) *RouteTable {
 	return p.Producer
 }
 
+// EndpointSets are the endpoint sets that the Service names: its ports' own, its backends' and its mirrors'. Some come more than
+// once.
+func (s *Service) EndpointSets() iter.Seq[EndpointsKey] {
+	return func(yield func(EndpointsKey) bool) {
+		for i := range s.Ports {
+			p := &s.Ports[i]
+			if !yield(p.Default) || p.Producer != nil && !p.Producer.endpointSets(yield) {
+				return
+			}
+			for _, t := range p.Consumers {
+				if !t.endpointSets(yield) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// endpointSets tells whether there may be more of them.
+func (t *RouteTable) endpointSets(yield func(EndpointsKey) bool) bool {
+	for i := range t.Rules {
+		for _, f := range t.Rules[i].Filters {
+			if f.Mirror != nil && !yield(f.Mirror.Endpoints) {
+				return false
+			}
+		}
+		for _, b := range t.Rules[i].Backends {
+			if b.Invalid == "" && !yield(b.Endpoints) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // Frontend is one address of a Service port. ID is what the kernel writes into the address that the
 // proxy accepts on; 1 to MaxFrontendID, kept across restarts. The compiler leaves it 0, the agent numbers it.
 type Frontend struct {
@@ -97,7 +133,9 @@ type Rule struct {
 	Name     string    `json:"name,omitempty"`
 	Matches  []Match   `json:"matches"`
 	Filters  []Filter  `json:"filters,omitempty"`
-	Backends []Backend `json:"backends,omitempty"` // empty: 500 (B-4)
+	Backends []Backend `json:"backends,omitempty"` // empty: 500 (B-4), unless a filter answers (F-7)
+	Timeouts Timeouts  `json:"timeouts,omitzero"`
+	Retry    *Retry    `json:"retry,omitempty"` // nil: none (B-56)
 
 	// Fail, when not nil, is what every request of the rule gets: the rule has a filter that is not
 	// supported or not resolved, which must not be skipped (F-5, A-44b).
@@ -150,32 +188,13 @@ type ValueMatch struct {
 	Value string    `json:"value"`
 }
 
-// Filter is one change to a request or a response. Exactly one member is set.
-type Filter struct {
-	RequestHeaders *HeaderEdit `json:"requestHeaders,omitempty"`
-}
-
-// HeaderEdit is a RequestHeaderModifier: set, then add, then remove (F-10, F-11). Names keep the route's
-// spelling, which is what a backend sees of a new field.
-type HeaderEdit struct {
-	Set    []Header `json:"set,omitempty"`
-	Add    []Header `json:"add,omitempty"`
-	Remove []string `json:"remove,omitempty"`
-}
-
-// Header is one header field.
-type Header struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
-
 // Backend is one weighted choice of a rule. An entry that could not be resolved stays, with its weight:
 // its share of the requests is answered 500 (B-2).
 type Backend struct {
 	Weight    uint32       `json:"weight"`
 	Endpoints EndpointsKey `json:"endpoints,omitzero"`
 	Invalid   string       `json:"invalid,omitempty"` // why the reference is not usable; plain words
-	Filters   []Filter     `json:"filters,omitempty"` // run when this backend is chosen (F-6)
+	Filters   []Filter     `json:"filters,omitempty"` // edits and rewrites, run when this backend is chosen (F-6)
 }
 
 // EndpointsKey names an endpoint set: one port of one backend Service (A-70).

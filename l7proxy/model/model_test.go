@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -47,12 +48,32 @@ func fullService() *Service {
 						Headers: []ValueMatch{{"x-canary", Exact, "1"}, {"x-user", RegularExpression, "a.*"}},
 						Query:   []ValueMatch{{"Q", Exact, ""}, {"q", RegularExpression, "[0-9]+"}},
 					}, {Path: PathMatch{Exact, "/b"}}, {Path: PathMatch{RegularExpression, "/c/[^/]+"}}},
-					Filters:  []Filter{{RequestHeaders: edit()}},
-					Backends: []Backend{{Weight: MaxWeight, Endpoints: web, Filters: []Filter{{RequestHeaders: edit()}}}, {Invalid: "there is no Service shop/gone"}},
+					Filters: []Filter{
+						{RequestHeaders: edit()}, {ResponseHeaders: edit()}, {Rewrite: &Rewrite{Host: "v2.shop", Path: &PathEdit{Prefix: "/a", Value: "/b%20c"}}},
+						{Mirror: &Mirror{Endpoints: web, Share: Fraction{1, 3}}},
+						{CORS: &CORS{
+							Origins: []string{"https://*.shop:8443", "http://a"}, Methods: []string{"PUT"}, Headers: []string{"X-A", "X-B"},
+							Expose: []string{"*", "X-C"}, Credentials: true, MaxAge: 5,
+						}},
+					},
+					Backends: []Backend{
+						{Weight: MaxWeight, Endpoints: web, Filters: []Filter{
+							{RequestHeaders: edit()}, {ResponseHeaders: edit()}, {Rewrite: &Rewrite{Path: &PathEdit{Value: "/"}}},
+						}},
+						{Invalid: "there is no Service shop/gone"},
+					},
+					Timeouts: Timeouts{Request: Duration(90 * time.Second), BackendRequest: Duration(1500 * time.Millisecond)},
+					Retry:    &Retry{Attempts: 2, Codes: []int{500, 429}, Backoff: Duration(25 * time.Millisecond)},
+				},
+				{
+					Route: RouteRef{"HTTPRoute", "shop", "web"}, Index: 3, Matches: []Match{{Path: PathMatch{PathPrefix, "/old"}}},
+					Filters: []Filter{{Redirect: &Redirect{
+						Status: 308, Scheme: "https", Host: "new.shop", Port: 8443, Path: &PathEdit{Prefix: "/old"},
+					}}},
 				},
 				{
 					Route: RouteRef{"HTTPRoute", "shop", "web"}, Index: 2, Matches: []Match{{Path: PathMatch{PathPrefix, "/"}}},
-					Fail: &Failure{Status: 500, Reason: "filter CORS is not supported yet"},
+					Fail: &Failure{Status: 500, Reason: "filter ExternalAuth is not supported"},
 				},
 			}},
 			Consumers: map[string]*RouteTable{
@@ -181,6 +202,30 @@ func TestA22TableOfAClient(t *testing.T) {
 	}
 }
 
+// Who forgets one leaves a proxy without endpoints.
+func TestEndpointSetsAreAllThatAServiceNames(t *testing.T) {
+	s := fullService()
+	s.Ports[0].Producer.Rules[0].Filters[3].Mirror.Endpoints.Name = "mirrored"
+	s.Ports[0].Consumers["zoo"].Rules[0].Backends = []Backend{{Endpoints: EndpointsKey{"zoo", "own", 80}}}
+	got := slices.Compact(slices.SortedFunc(s.EndpointSets(), EndpointsKey.Compare))
+	want := []EndpointsKey{{"shop", "mirrored", 8080}, {"shop", "web", 80}, {"shop", "web", 81}, {"shop", "web", 82}, {"shop", "web-v1", 8080}, {"zoo", "own", 80}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	n := len(slices.Collect(s.EndpointSets()))
+	for stop := 1; stop <= n; stop++ { // who has seen enough gets no more
+		seen := 0
+		for range s.EndpointSets() {
+			if seen++; seen == stop {
+				break
+			}
+		}
+		if seen != stop {
+			t.Errorf("%d seen, want %d", seen, stop)
+		}
+	}
+}
+
 func TestKeysAreOrderedAndWritten(t *testing.T) {
 	services := []ServiceKey{{"a", "z"}, {"b", "a"}, {"b", "b"}}
 	endpoints := []EndpointsKey{{"a", "z", 9}, {"b", "a", 9}, {"b", "b", 80}, {"b", "b", 443}}
@@ -204,6 +249,7 @@ func FuzzService(f *testing.F) {
 	}
 	f.Add(seed)
 	for _, s := range []string{
+		strings.Replace(string(seed), `"1m30s"`, `"-90.5h"`, 1), strings.Replace(string(seed), `"https://*.shop:8443"`, `"*"`, 1),
 		`{}`, `{"namespace":"a","name":"b","ports":[{"number":1,"default":{"namespace":"a","name":"b","port":1},"frontends":[{"id":1,"address":"::ffff:1.2.3.4"}]}]}`,
 		strings.Replace(string(seed), `"/c/[^/]+"`, `"(("`, 1),
 	} {

@@ -117,18 +117,21 @@ func (r *Rule) validate(grpc bool) error {
 			return under(fmt.Sprintf("matches[%d]", i), err)
 		}
 	}
-	if err := validateFilters(r.Filters); err != nil {
+	if err := r.validatePolicies(grpc); err != nil {
+		return err
+	}
+	if err := validateFilters(r.Filters, grpc, false); err != nil {
 		return err
 	}
 	for i := range r.Backends {
-		if err := r.Backends[i].validate(); err != nil {
+		if err := r.Backends[i].validate(grpc); err != nil {
 			return under(fmt.Sprintf("backends[%d]", i), err)
 		}
 	}
 	return nil
 }
 
-func (b *Backend) validate() error {
+func (b *Backend) validate(grpc bool) error {
 	if b.Weight > MaxWeight {
 		return mistake("weight", "%d is more than %d", b.Weight, MaxWeight)
 	}
@@ -137,7 +140,7 @@ func (b *Backend) validate() error {
 			return under("endpoints", err)
 		}
 	}
-	return validateFilters(b.Filters)
+	return validateFilters(b.Filters, grpc, true)
 }
 
 func (k EndpointsKey) validate() error {
