@@ -26,7 +26,8 @@ type Client struct {
 	dialing int // the descriptor of the namespace is in use; whoever is last closes it after the end
 	stacks  map[*Endpoint]*stack
 	subsets map[*Set]subset
-	age     list // of all idle connections: the next one to close is the oldest
+	muxes   map[*Endpoint]*mux // HTTP/2
+	age     list               // of all idle connections: the next one to close is the oldest
 	count   int
 	spare   *idle // recycled, linked by below
 }
@@ -52,7 +53,7 @@ type idle struct {
 func NewClient(netns int, pools *Pools) *Client {
 	c := &Client{
 		pools: pools, netns: netns, seed: rand.Uint64(),
-		stacks: map[*Endpoint]*stack{}, subsets: map[*Set]subset{},
+		stacks: map[*Endpoint]*stack{}, subsets: map[*Set]subset{}, muxes: map[*Endpoint]*mux{},
 	}
 	pools.add(c)
 	return c
@@ -229,6 +230,7 @@ func (c *Client) Close() {
 	c.closeNetNS()
 	c.mu.Unlock()
 	c.reap(c.pools.now())
+	c.reapMuxes(c.pools.now(), true)
 }
 
 func closeIdle(conn *sock.Conn) {

@@ -3,10 +3,13 @@ package upstream
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-mesh/sluice/l7proxy/http2"
 )
 
 // Limits bound the connections that are kept idle. Zero values have the defaults that are named here.
@@ -21,6 +24,8 @@ type Limits struct {
 	// CheckAfter is how long a connection may be idle and still be used unseen: 5 ms. A longer idle one is looked at
 	// for the server's FIN first, which costs a system call.
 	CheckAfter time.Duration
+	// HTTP2Life is how long the HTTP/2 connections to an endpoint are kept without a stream: 30 s.
+	HTTP2Life time.Duration
 	// Subset is how many endpoints of a set one client pod uses: 100.
 	Subset int
 }
@@ -36,6 +41,7 @@ func (l Limits) withDefaults() Limits {
 		PerWorker:   cmp.Or(l.PerWorker, 8192),
 		Life:        cmp.Or(l.Life, 4*time.Second),
 		CheckAfter:  cmp.Or(l.CheckAfter, 5*time.Millisecond),
+		HTTP2Life:   cmp.Or(l.HTTP2Life, 30*time.Second),
 		Subset:      cmp.Or(l.Subset, 100),
 	}
 }
@@ -46,6 +52,8 @@ type Pools struct {
 	start  time.Time // durations since then are the clock: cheaper to read and to keep than a time.Time
 	idle   atomic.Int64
 	woken  chan struct{}
+	http2  *http2.Config
+	log    *slog.Logger
 
 	mu      sync.Mutex
 	clients []*Client
@@ -53,14 +61,26 @@ type Pools struct {
 
 // NewPools makes Pools without clients. Nothing of what they keep grows old unless Run runs.
 func NewPools(limits Limits) *Pools {
-	return &Pools{limits: limits.withDefaults(), start: time.Now(), woken: make(chan struct{}, 1)}
+	return &Pools{
+		limits: limits.withDefaults(), start: time.Now(), woken: make(chan struct{}, 1),
+		http2: &http2.Config{Buffers: &http2.Buffers{}, Keeper: http2.NewKeeper()}, log: slog.New(slog.DiscardHandler),
+	}
 }
+
+// HTTP2 is what all HTTP/2 connections of the worker share, those of clients as well. Run runs its Keeper.
+func (p *Pools) HTTP2() *http2.Config { return p.http2 }
+
+// Log makes the pools say why connections end.
+func (p *Pools) Log(log *slog.Logger) { p.log = log }
 
 // Idle is the number of connections that are kept idle now.
 func (p *Pools) Idle() int64 { return p.idle.Load() }
 
 // Run closes connections that were idle for too long, or whose endpoint left, until ctx is done.
 func (p *Pools) Run(ctx context.Context) {
+	var keeper sync.WaitGroup
+	defer keeper.Wait()
+	keeper.Go(func() { p.http2.Keeper.Run(ctx) })
 	tick := time.NewTicker(p.limits.Life / 8)
 	defer tick.Stop()
 	for {
@@ -68,9 +88,6 @@ func (p *Pools) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if p.idle.Load() == 0 {
-				continue
-			}
 		case <-p.woken:
 		}
 		p.reap()
@@ -89,9 +106,10 @@ func (p *Pools) reap() {
 	p.mu.Lock()
 	clients := slices.Clone(p.clients)
 	p.mu.Unlock()
-	oldest := p.now() - p.limits.Life
+	now := p.now()
 	for _, c := range clients {
-		c.reap(oldest)
+		c.reap(now - p.limits.Life)
+		c.reapMuxes(now, false)
 	}
 }
 

@@ -70,7 +70,7 @@ func (r *Registry) swap(s *Set, unit *model.EndpointSet) (left bool) {
 	before := s.current.Load()
 	after := none
 	if unit != nil {
-		after = &snapshot{unit: unit, endpoints: make([]*Endpoint, 0, len(unit.Endpoints))}
+		after = &snapshot{unit: unit, speaks: protocolOf(unit.AppProtocol), endpoints: make([]*Endpoint, 0, len(unit.Endpoints))}
 		for _, e := range unit.Endpoints {
 			after.endpoints = append(after.endpoints, r.acquire(e.Address))
 		}

@@ -7,6 +7,7 @@ package upstream
 import (
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,7 @@ type Endpoint struct {
 
 	hash        uint64 // of the address, for subsets
 	outstanding atomic.Int64
+	speaking    speaking
 	gone        atomic.Bool // in no set any more: running requests finish, connections are not kept
 
 	failures atomic.Int32 // connects that failed since the last that did not
@@ -77,6 +79,7 @@ type Set struct {
 type snapshot struct {
 	unit      *model.EndpointSet // nil: nobody has told of the set
 	endpoints []*Endpoint
+	speaks    Protocol
 }
 
 var none = &snapshot{}
@@ -139,6 +142,29 @@ func (s *Set) AppProtocol() string {
 	}
 	return ""
 }
+
+// Protocol is what a backend's endpoints speak, as far as its Service says.
+type Protocol int
+
+// What appProtocol says.
+const (
+	AnyHTTP   Protocol = iota // nothing: perhaps both
+	HTTP1Only                 // WebSocket
+	HTTP2Only                 // with prior knowledge
+)
+
+func protocolOf(appProtocol string) Protocol {
+	switch strings.ToLower(appProtocol) {
+	case "kubernetes.io/h2c", "h2c", "http2", "grpc":
+		return HTTP2Only
+	case "kubernetes.io/ws", "ws":
+		return HTTP1Only
+	}
+	return AnyHTTP
+}
+
+// Speaks is what the endpoints speak.
+func (s *Set) Speaks() Protocol { return s.current.Load().speaks }
 
 // Unit is what the set was made of, nil when it is not known.
 func (s *Set) Unit() *model.EndpointSet { return s.current.Load().unit }
