@@ -177,6 +177,12 @@ func (x *exchange) failed() {
 	case x.rec.Failure == badRequest:
 		x.last, x.unread = true, true
 		x.answer(400, badRequest, "the request's body is malformed")
+	case x.rec.Failure == upstreamReset:
+		x.answer(502, upstreamReset, "the endpoint reset the request's stream")
+	case x.rec.Failure == overloaded:
+		x.answer(503, overloaded, "the endpoint has too many requests")
+	case x.rec.Failure == notHTTP2:
+		x.answer(502, notHTTP2, "the endpoint does not speak HTTP/2")
 	case x.rec.Failure == badResponse:
 		x.answer(502, badResponse, "the endpoint's answer is malformed")
 	default:
@@ -196,7 +202,9 @@ func (x *exchange) stopPump() {
 	default:
 		// It may be waiting for the client, or for the endpoint.
 		_ = x.conn.SetReadDeadline(time.Unix(1, 0)) // fails when it is closed, which ends the pump as well
-		_ = x.to.SetWriteDeadline(time.Unix(1, 0))
+		if x.to != nil {
+			_ = x.to.SetWriteDeadline(time.Unix(1, 0))
+		}
 		err = <-x.body.done
 		if x.conn.SetReadDeadline(time.Time{}) != nil {
 			x.last = true

@@ -17,6 +17,7 @@ type speech int
 const (
 	saysNothing speech = iota // it is gone, or what it said was seen to
 	speaksHTTP
+	speaksHTTP2
 	speaksOther
 )
 
@@ -25,7 +26,7 @@ const (
 const serverFirstWait = 50 * time.Millisecond
 
 // detect finds out what the client speaks. On a port without a table everything is passed on. A route that names
-// the port makes it HTTP's; of what else comes there only TLS and HTTP/2 are passed on. A route that names no
+// the port makes it HTTP's; of what else comes there only TLS is passed on. A route that names no
 // port covers ports of databases too: there everything but HTTP is passed on.
 func (n *session) detect(p *port, t *table) speech {
 	switch {
@@ -98,9 +99,8 @@ func (n *session) heard(mustBeHTTP bool) speech {
 	case looksTLS:
 		n.relayed = tls
 		return speaksOther
-	case looksHTTP2:
-		n.relayed = http2
-		return speaksOther
+	case looksHTTP2: // prior knowledge
+		return speaksHTTP2
 	case looksOther:
 		if mustBeHTTP {
 			return speaksHTTP // likewise
@@ -206,9 +206,11 @@ func (n *session) whoSpeaksFirst(p *port) speech {
 		n.conn.Reset()
 		return saysNothing
 	}
-	if spoke == nil && len(server.bytes) == 0 && (server.err == nil || isTimeout(server.err)) && n.listen(false) == speaksHTTP {
-		_ = to.Close() // nothing was said on it
-		return speaksHTTP
+	if spoke == nil && len(server.bytes) == 0 && (server.err == nil || isTimeout(server.err)) {
+		if s := n.listen(false); s == speaksHTTP || s == speaksHTTP2 {
+			_ = to.Close() // nothing was said on it
+			return s
+		}
 	}
 	if len(server.bytes) > 0 {
 		n.relayed = serverFirst

@@ -105,13 +105,9 @@ func TestA40NoEndpoint(t *testing.T) {
 	}
 }
 
-// a route names the port. TLS and HTTP/2 are passed on to the Service's own endpoints.
+// a route names the port. TLS is passed on to the Service's own endpoints.
 func TestA110ExplicitPortPassesOn(t *testing.T) {
-	const rest = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-	for _, parts := range [][]string{
-		{hello}, {"\x16", "\x03", "\x01\x00\x05hello"},
-		{string(preface) + rest}, {string(preface), rest}, {"PRI * HTTP/2.0\r\n", "\r\nSM\r\n\r\n" + rest}, {"P", "RI * HTTP/2.0\r\n\r\nSM\r\n\r\n"},
-	} {
+	for _, parts := range [][]string{{hello}, {"\x16", "\x03", "\x01\x00\x05hello"}} {
 		t.Run("", func(t *testing.T) {
 			l := newLab(t, everything(), Limits{})
 			l.originOf(routedKey)
@@ -126,11 +122,7 @@ func TestA110ExplicitPortPassesOn(t *testing.T) {
 			c.want("hello")
 			c.halfClose()
 			p.wantEnd()
-			if parts[0][0] == 'P' {
-				l.wantRelayed(1, http2)
-			} else {
-				l.wantRelayed(1, tls)
-			}
+			l.wantRelayed(1, tls)
 		})
 	}
 }
@@ -162,7 +154,7 @@ func TestA110ExplicitPortRefuses(t *testing.T) {
 // A route that names no port covers ports of other protocols, too: those pass, to the Service's own endpoints.
 func TestA110PortlessPassesOn(t *testing.T) {
 	for _, bytes := range []string{
-		"PING\r\n", "*1\r\n$4\r\nPING\r\n", hello, string(preface), "\x00\x00\x00\x2f", "EHLO me\r\n", "get key\r\n", "GET / FTP/1.1\r\n", "\r\n\r\n",
+		"PING\r\n", "*1\r\n$4\r\nPING\r\n", hello, "\x00\x00\x00\x2f", "EHLO me\r\n", "get key\r\n", "GET / FTP/1.1\r\n", "\r\n\r\n",
 	} {
 		t.Run("", func(t *testing.T) {
 			l := newLab(t, portless(), Limits{})

@@ -2,10 +2,10 @@ package forward
 
 import (
 	"errors"
-	"math/rand/v2"
 	"runtime"
 	"time"
 
+	"github.com/sluice-mesh/sluice/l7proxy/filter"
 	"github.com/sluice-mesh/sluice/l7proxy/http1"
 	"github.com/sluice-mesh/sluice/l7proxy/message"
 	"github.com/sluice-mesh/sluice/l7proxy/observe"
@@ -20,6 +20,8 @@ type exchange struct {
 	req  message.Request
 	head http1.Head // of the request
 	body requestBody
+
+	filtered filter.Scratch
 
 	resp     message.Response
 	respHead http1.Head
@@ -55,6 +57,7 @@ func (x *exchange) reset() {
 		x.out = make([]byte, 0, usualHead)
 	}
 	x.session = nil
+	x.filtered.Reset()
 	x.req, x.resp = message.Request{Fields: x.req.Fields[:0]}, message.Response{Fields: x.resp.Fields[:0]} // views go with their buffers
 	x.last, x.unread, x.began = false, false, false
 }
@@ -153,39 +156,17 @@ func (x *exchange) refuse(status int, failure, reason string) {
 	x.end()
 }
 
-// route takes the port's table, once, and does what its rule says.
+// route does what the rule says that the request belongs to.
 func (x *exchange) route() {
-	p := x.port.current.Load()
-	t := p.table(x.client.Pod.Namespace)
-	if t == nil { // the last route went while the connection was open: as without a mesh
-		x.forward(p.fallback)
-		return
+	v := decide(x.port.current.Load(), x.client.Pod.Namespace, &x.req, &x.rec, &x.filtered)
+	switch {
+	case v.set == nil:
+		x.answer(v.answer.status, v.answer.failure, v.answer.reason)
+	case v.speaks == upstream.HTTP2Only:
+		x.forwardHTTP2(v.set)
+	default:
+		x.forward(v.set)
 	}
-	i := t.match.Match(&x.req)
-	if i < 0 {
-		x.answer(404, noMatch, "no rule of the routes of the Service matches the request")
-		return
-	}
-	r := &t.rules[i]
-	x.rec.Rule = r.model
-	if r.model.Fail != nil {
-		x.answer(r.model.Fail.Status, ruleFails, r.model.Fail.Reason)
-		return
-	}
-	r.filters.Request(&x.req)
-	at := r.choice.Pick(rand.Uint64())
-	if at < 0 {
-		x.answer(500, noBackend, "the rule has no backend")
-		return
-	}
-	b := &r.backends[at]
-	x.rec.Backend = b.model
-	if b.endpoints == nil {
-		x.answer(500, invalidBackend, b.model.Invalid)
-		return
-	}
-	b.filters.Request(&x.req)
-	x.forward(b.endpoints)
 }
 
 // smallBody is up to how many bytes a body is copied behind its head: cheaper than a system call that gathers two.

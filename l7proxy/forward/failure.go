@@ -12,6 +12,9 @@ const (
 	noEndpoint       = "no_endpoint"       // it has no endpoint (B-7)
 	connectFailed    = "connect_failed"    // no endpoint could be connected to
 	upstreamClosed   = "upstream_closed"   // the endpoint ended before its answer was complete
+	upstreamReset    = "upstream_reset"    // the endpoint reset the stream
+	notHTTP2         = "not_http2"         // the endpoint does not speak HTTP/2, which it has to
+	unsupported      = "unsupported"       // the endpoint does not support what the request asks for
 	badResponse      = "bad_response"      // what the endpoint sent breaks HTTP's rules
 	clientGone       = "client_gone"       // the client ended before it had its answer
 	clientPodIsGone  = "client_pod_gone"   // so there is no network to connect from

@@ -3,6 +3,7 @@ package forward
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,8 +41,9 @@ type lab struct {
 	records  records
 	addr     string // where clients connect to
 
-	sets map[model.EndpointsKey][]netip.AddrPort
-	seen []*upstream.Endpoint
+	sets    map[model.EndpointsKey][]netip.AddrPort
+	seen    []*upstream.Endpoint
+	clients []*Client
 }
 
 // setup is what a lab is made of. The zero value is a lab whose port has no table.
@@ -75,8 +78,15 @@ func (s setup) start(tb testing.TB) *lab {
 	}
 	l.recorder = observe.New(l.metrics, observe.Options{AccessLog: level, Output: l.records})
 	log := slog.New(slog.NewTextHandler(cmp.Or(s.log, io.Writer(noBugs{tb})), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	l.server = NewServer(Config{Recorder: l.recorder, Limits: s.limits, Log: log})
+	l.server = NewServer(Config{Recorder: l.recorder, Limits: s.limits, HTTP2: l.pools.HTTP2(), Log: log})
 	l.client = l.newClient("shop", "client")
+	keeping, stop := context.WithCancel(context.Background())
+	var keeper sync.WaitGroup
+	keeper.Go(func() { l.pools.HTTP2().Keeper.Run(keeping) })
+	tb.Cleanup(func() {
+		stop()
+		keeper.Wait()
+	})
 	unit := unitOf(s.table)
 	if s.port != nil {
 		s.port(&unit.Ports[0])
@@ -99,10 +109,12 @@ func (n noBugs) Write(p []byte) (int, error) {
 
 // newClient is a client pod.
 func (l *lab) newClient(namespace, name string) *Client {
-	return &Client{
+	c := &Client{
 		Pod:      &model.Pod{UID: namespace + name, Namespace: namespace, Name: name},
 		Upstream: upstream.NewClient(-1, l.pools),
 	}
+	l.clients = append(l.clients, c)
+	return c
 }
 
 // unitOf is the Service shop/web, whose port 80 has the table.
@@ -191,15 +203,19 @@ func (l *lab) close() {
 	if !eventually(func() bool { return l.server.Open() == 0 }) {
 		l.tb.Errorf("%d connections are still served", l.server.Open())
 	}
-	if n := l.client.connections.Load(); n != 0 {
-		l.tb.Errorf("the client pod has %d connections at the end", n)
-	}
-	if n := l.client.requests.Load(); n != 0 {
-		l.tb.Errorf("the client pod has %d requests under way at the end", n)
+	for _, c := range l.clients {
+		c.Upstream.Close()
+		for what, n := range map[string]func() int64{
+			"connections": c.connections.Load, "requests under way": c.requests.Load, "bytes buffered": c.buffered.Load,
+		} {
+			if !eventually(func() bool { return n() == 0 }) {
+				l.tb.Errorf("the client pod %s has %d %s at the end", c.Pod.Name, n(), what)
+			}
+		}
 	}
 	for _, e := range l.seen {
-		if n := e.Outstanding(); n != 0 {
-			l.tb.Errorf("endpoint %s has %d outstanding at the end", e.Address, n)
+		if !eventually(func() bool { return e.Outstanding() == 0 }) {
+			l.tb.Errorf("endpoint %s has %d outstanding at the end", e.Address, e.Outstanding())
 		}
 	}
 	for _, gauge := range []string{"sluice_active_connections", "sluice_active_requests"} {
@@ -207,7 +223,6 @@ func (l *lab) close() {
 			l.tb.Errorf("%s is %v at the end", gauge, v)
 		}
 	}
-	l.client.Upstream.Close()
 	if err := l.recorder.Close(); err != nil {
 		l.tb.Errorf("close the recorder: %v", err)
 	}
@@ -276,6 +291,8 @@ type record struct {
 	ResponseBytes int    `json:"response_bytes"`
 
 	Status, Attempts, Port int
+
+	GRPC string `json:"grpc_status"`
 }
 
 // records is the access log's output: a test takes one after the other. What nobody takes is dropped.

@@ -42,6 +42,7 @@ type table struct {
 	match    *router.Table
 	rules    []rule
 	explicit bool
+	grpc     bool // the rules are those of GRPCRoutes
 }
 
 type rule struct {
@@ -98,7 +99,7 @@ func compileTable(m *model.RouteTable, set func(model.EndpointsKey) *upstream.Se
 	if err != nil {
 		return nil, err
 	}
-	t := &table{match: match, explicit: m.Explicit, rules: make([]rule, len(m.Rules))}
+	t := &table{match: match, explicit: m.Explicit, grpc: m.GRPC, rules: make([]rule, len(m.Rules))}
 	for i := range m.Rules {
 		if t.rules[i], err = compileRule(&m.Rules[i], set); err != nil {
 			return nil, fmt.Errorf("rules[%d].%w", i, err)

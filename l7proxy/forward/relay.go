@@ -12,7 +12,6 @@ const (
 	noRoute     = "no_route"     // no route binds to the port for this client
 	byName      = "by_name"      // appProtocol or the port's name say that it is no HTTP
 	tls         = "tls"          // the client speaks TLS
-	http2       = "http2"        // ... HTTP/2 with prior knowledge
 	otherBytes  = "other"        // ... something else
 	serverFirst = "server_first" // the server spoke first, or does so on this port
 )

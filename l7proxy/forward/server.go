@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluice-mesh/sluice/l7proxy/http1"
+	"github.com/sluice-mesh/sluice/l7proxy/http2"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 	"github.com/sluice-mesh/sluice/l7proxy/observe"
 	"github.com/sluice-mesh/sluice/l7proxy/sock"
@@ -22,6 +23,8 @@ type Limits struct {
 	Connections int64 // of one client pod: 20,000
 	Requests    int64 // of one client pod at the same time: 8,192. While it stalls, each holds two buffers of 16 KiB, and 8 KiB of small chunks
 
+	Buffered int64 // bytes of bodies of one client pod that wait for a slow receiver, over HTTP/2: 256 MiB
+
 	Head    int           // bytes of a head: 64 KiB
 	Target  int           // bytes of a request's target: 16 KiB
 	HeadIn  time.Duration // from a request's first byte to the end of its head: 10 s
@@ -32,6 +35,7 @@ func (l Limits) withDefaults() Limits {
 	return Limits{
 		Connections: cmp.Or(l.Connections, 20_000),
 		Requests:    cmp.Or(l.Requests, 8192),
+		Buffered:    cmp.Or(l.Buffered, 256<<20),
 		Head:        cmp.Or(l.Head, 64<<10),
 		Target:      cmp.Or(l.Target, 16<<10),
 		HeadIn:      cmp.Or(l.HeadIn, 10*time.Second),
@@ -46,12 +50,14 @@ type Client struct {
 
 	connections atomic.Int64
 	requests    atomic.Int64
+	buffered    atomic.Int64 // bytes
 }
 
 // Config is what a Server needs.
 type Config struct {
 	Recorder *observe.Recorder
 	Limits   Limits
+	HTTP2    *http2.Config // what all HTTP/2 connections share; nil: those of clients have one of their own, which nobody looks after
 	Log      *slog.Logger
 }
 
@@ -62,6 +68,7 @@ type Server struct {
 	buffers http1.Buffers
 	pipes   sock.Pipes
 	spare   sync.Pool // of *exchange
+	calls   sync.Pool // of *call
 
 	draining atomic.Bool
 	open     atomic.Int64
@@ -76,6 +83,12 @@ func NewServer(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	own := http2.Config{Buffers: &http2.Buffers{}}
+	if cfg.HTTP2 != nil {
+		own = *cfg.HTTP2
+	}
+	own.Limits.HeaderList, own.Limits.Target = cfg.Limits.Head, cfg.Limits.Target
+	cfg.HTTP2 = &own
 	return &Server{cfg: cfg, limits: http1.Limits{Head: cfg.Limits.Head, Target: cfg.Limits.Target}}
 }
 
@@ -94,12 +107,17 @@ func (s *Server) Serve(c *sock.Conn, client *Client, p *Port) {
 	n.serve()
 }
 
+// panicked logs what recover returned.
+func (s *Server) panicked(v any) {
+	s.cfg.Log.Error("a connection was dropped: the proxy has a bug; please report it", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+}
+
 // caught takes what recover returned in a goroutine beside a session's own: a panic there costs its two connections.
 func (s *Server) caught(v any, a, b *sock.Conn) {
 	if v == nil {
 		return
 	}
-	s.cfg.Log.Error("a connection was dropped: the proxy has a bug; please report it", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	s.panicked(v)
 	a.Reset()
 	b.Reset()
 }
@@ -182,6 +200,8 @@ func (s *Server) closeIdleOf(p *Port) (others bool) {
 	for n := s.sessions; n != nil; n = n.next {
 		switch {
 		case p != nil && n.port != p:
+		case n.drain():
+			others = true
 		case n.state.CompareAndSwap(idle, closing):
 			_ = n.conn.SetReadDeadline(time.Unix(1, 0)) // fails when it was closed meanwhile
 		default:

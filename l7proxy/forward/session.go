@@ -1,10 +1,12 @@
 package forward
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/sluice-mesh/sluice/l7proxy/http1"
+	"github.com/sluice-mesh/sluice/l7proxy/http2"
 	"github.com/sluice-mesh/sluice/l7proxy/sock"
 )
 
@@ -22,6 +24,10 @@ type session struct {
 	// upstream is the connection to an endpoint that is in use, so that whoever ends the session ends that too: who waits
 	// for an endpoint does not see what becomes of the client.
 	upstream atomic.Pointer[sock.Conn]
+	h2       atomic.Pointer[http2.Conn] // what the connection is, when it speaks HTTP/2
+	inflow   atomic.Pointer[inflow]     // what an endpoint that speaks HTTP/2 sends to a client that does not
+	full     bool                       // requests are refused: the pod has too many connections
+	late     late
 	relayed  string // why the connection is relayed, if it is
 
 	next, before *session // of the server's
@@ -40,9 +46,24 @@ func (n *session) ending() bool { return n.server.draining.Load() || n.port.reti
 // cut ends the session from outside. A connection that was given back just now may be hit as well: its next user finds
 // it closed, and takes another one.
 func (n *session) cut() {
+	if h2 := n.h2.Load(); h2 != nil {
+		h2.Stop() // and its calls end with it
+		return
+	}
 	n.conn.Reset()
+	if in := n.inflow.Load(); in != nil {
+		in.cut()
+	}
 	if to := n.upstream.Load(); to != nil {
 		to.Reset()
+	}
+}
+
+// guard is deferred where another goroutine works for the session: a panic there costs this connection only.
+func (n *session) guard() {
+	if v := recover(); v != nil {
+		n.server.panicked(v)
+		n.cut()
 	}
 }
 
@@ -57,17 +78,25 @@ func (n *session) serve() {
 	switch n.detect(p, p.table(n.client.Pod.Namespace)) {
 	case speaksHTTP:
 		n.serveHTTP()
+	case speaksHTTP2:
+		n.serveHTTP2()
 	case speaksOther:
 		n.relayTo(p.fallback)
 	case saysNothing:
 	}
 }
 
-// overloaded answers the first request with 503.
+// overloaded answers the first request with 503, over HTTP/2 all that come until the client has heard that it ends.
 func (n *session) overloaded() {
-	if n.await() {
-		n.refuse(503, overloaded, "the client pod has too many connections open")
+	if !n.await() {
+		return
 	}
+	if classify(n.in.Buffered()) == looksHTTP2 {
+		n.full = true
+		n.serveHTTP2()
+		return
+	}
+	n.refuse(503, overloaded, "the client pod has too many connections open")
 }
 
 // refuse answers a request that is not even looked at.
@@ -89,6 +118,31 @@ func (n *session) serveHTTP() {
 			return
 		}
 	}
+}
+
+// serveHTTP2 serves a client that speaks HTTP/2. The connection has no buffer of ours while it is idle.
+func (n *session) serveHTTP2() {
+	conn := http2.NewServer(n.conn, n.server.cfg.HTTP2, n)
+	n.h2.Store(conn)
+	defer n.endLate()
+	if n.ending() || n.full {
+		conn.Drain()
+	}
+	early := slices.Clone(n.in.Buffered())
+	n.in.Use(len(early))
+	n.in.Release()
+	if err := conn.Serve(early); err != nil {
+		n.server.cfg.Log.Debug("an HTTP/2 connection ended", "pod", n.client.Pod.Namespace+"/"+n.client.Pod.Name, "reason", err.Error())
+	}
+}
+
+// drain ends a connection that speaks HTTP/2 in order. False: it does not.
+func (n *session) drain() bool {
+	h2 := n.h2.Load()
+	if h2 != nil {
+		h2.Drain()
+	}
+	return h2 != nil
 }
 
 // take and give lend the memory of an exchange to the connection while it has something to say.

@@ -108,8 +108,9 @@ func newWorker(cfg Config) (*worker, error) {
 		return nil, err
 	}
 	w.pools = upstream.NewPools(upstream.Limits{})
+	w.pools.Log(cfg.Log)
 	w.recorder = observe.New(w.metrics, observe.Options{AccessLog: cfg.AccessLog, Output: cfg.Output})
-	w.server = forward.NewServer(forward.Config{Recorder: w.recorder, Limits: cfg.Limits, Log: cfg.Log})
+	w.server = forward.NewServer(forward.Config{Recorder: w.recorder, Limits: cfg.Limits, HTTP2: w.pools.HTTP2(), Log: cfg.Log})
 	w.state = state.New(state.Config{
 		Registry: upstream.NewRegistry(w.pools), Pools: w.pools, Inbound: w.loop, Log: cfg.Log,
 		Accept: w.accept, Retired: w.server.Retire,
