@@ -112,6 +112,15 @@ func (c *channel) dial(ctx context.Context) (*http.ClientConn, error) {
 	return conn, err
 }
 
+// leave makes the next call take another connection.
+func (c *channel) leave(conn *http.ClientConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == conn {
+		c.conn = nil
+	}
+}
+
 func (c *channel) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -142,22 +151,37 @@ func (w *caller) one(ctx context.Context) result {
 }
 
 func (w *caller) call(ctx context.Context) result {
-	conn, release, err := w.channel.get(ctx, w.calls.Fresh)
-	if err != nil {
-		return failedCall("connect", err)
+	for {
+		conn, release, err := w.channel.get(ctx, w.calls.Fresh)
+		if err != nil {
+			return failedCall("connect", err)
+		}
+		r, sent := w.callOver(ctx, conn)
+		release()
+		if sent {
+			return r
+		}
 	}
-	defer release()
+}
+
+// callOver makes the call over a connection. False: the connection was ended by the server just now, before anything of the
+// call was sent; as a gRPC channel does, it takes another one.
+func (w *caller) callOver(ctx context.Context, conn *http.ClientConn) (r result, sent bool) {
 	nonce := strconv.Itoa(w.id) + "-" + strconv.Itoa(w.n)
 	req, err := w.request(ctx, nonce)
 	if err != nil {
-		return failedCall("connect", err)
+		return failedCall("connect", err), true
 	}
 	resp, err := conn.RoundTrip(req)
-	if err != nil {
-		return failedCall("read", err)
+	switch {
+	case err != nil && !w.calls.Fresh && strings.HasSuffix(err.Error(), "client conn not usable"): // net/http has no name for it
+		w.channel.leave(conn)
+		return result{}, false
+	case err != nil:
+		return failedCall("read", err), true
 	}
 	defer resp.Body.Close()
-	return w.calls.judge(resp, nonce)
+	return w.calls.judge(resp, nonce), true
 }
 
 func (w *caller) request(ctx context.Context, nonce string) (*http.Request, error) {
