@@ -40,6 +40,12 @@ test: deps ## go vet, then all tests with the race detector; as root nothing is 
 	$(GO) vet ./...
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /tests/netns)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./tests/netns
+	@$(MAKE) --no-print-directory interop
+
+# Modules of their own, so that what they need never enters go.mod.
+.PHONY: interop
+interop: deps ## h2spec and grpc-go's own interop tests through the whole path (root)
+	cd tests/interop && $(GO) vet . && CGO_ENABLED=1 $(GO) test -race -timeout 20m .
 
 .PHONY: test-unprivileged
 test-unprivileged: ## the tests that need no root, as an ordinary user (as root: as nobody)
@@ -52,6 +58,7 @@ lint: $(GOLANGCI) ## go vet, gofmt, go fix and golangci-lint
 		if [ -n "$$bad" ]; then echo "not formatted, run gofmt -w on: $$bad"; exit 1; fi
 	@echo go fix; $(GO) fix -diff ./...
 	$(GOLANGCI) run
+	cd tests/interop && $(GO) vet . && $(GO) fix -diff . && $(GOLANGCI) run
 
 $(GOLANGCI):
 	@echo "building golangci-lint $(GOLANGCI_VERSION) into $(CACHE), once (about three minutes)"
@@ -77,7 +84,7 @@ fuzz: ## run each fuzz target for FUZZTIME (30s); FUZZ=./l7proxy/router names a 
 
 .PHONY: bench-micro
 bench-micro: ## router match, header edit, one exchange over real sockets; allocations per request in the real proxy (root)
-	$(GO) test -run '^$$' -bench . -benchmem ./l7proxy/router ./l7proxy/filter ./l7proxy/http1 ./l7proxy/forward
+	$(GO) test -run '^$$' -bench . -benchmem ./l7proxy/router ./l7proxy/filter ./l7proxy/http1 ./l7proxy/http2/... ./l7proxy/forward
 	$(GO) test -count 1 -v -run '^TestNoAllocationPerRequest$$' ./tests/netns
 
 .PHONY: instructions
@@ -98,6 +105,8 @@ verify: deps ## what takes long: heavy loads, the programs built with the race d
 	SLUICE_VERIFY=1 CGO_ENABLED=1 $(GO) test -count 1 -race -timeout 60m $$($(GO) list ./... | grep -v /tests/netns)
 	SLUICE_VERIFY=1 $(GO) test -count 1 -v -timeout 60m ./tests/netns
 	SLUICE_RACE=1 CGO_ENABLED=1 $(GO) test -count 1 -v -timeout 60m -skip '^TestNoAllocationPerRequest$$' ./tests/netns
+	cd tests/interop && SLUICE_VERIFY=1 CGO_ENABLED=1 $(GO) test -count 1 -v -timeout 30m .
+	cd tests/interop && SLUICE_RACE=1 CGO_ENABLED=1 $(GO) test -count 1 -timeout 30m .
 	@$(MAKE) --no-print-directory fuzz mutations
 
 .PHONY: clean
