@@ -42,16 +42,18 @@ var layers = map[string]layer{
 	"l7proxy/channel": {ours: []string{"l7proxy/model"}, theirs: []string{unix}},
 
 	// The proxy: sockets and HTTP. It knows neither Kubernetes nor the kernel's maps.
-	"l7proxy/router":   {ours: []string{"l7proxy/model", "l7proxy/message"}, pure: true, std: []string{"sync"}}, // memory to be used again
-	"l7proxy/weighted": {pure: true},
-	"l7proxy/filter":   {ours: []string{"l7proxy/model", "l7proxy/message"}, pure: true},
-	"l7proxy/sock":     {theirs: []string{unix}},
-	"l7proxy/http1":    {ours: []string{"l7proxy/message", "l7proxy/sock"}},
-	"l7proxy/observe":  {ours: []string{"l7proxy/model"}, theirs: []string{prometheus, "github.com/prometheus/client_model/"}},
-	"l7proxy/upstream": {ours: []string{"l7proxy/model", "l7proxy/sock"}},
+	"l7proxy/router":      {ours: []string{"l7proxy/model", "l7proxy/message"}, pure: true, std: []string{"sync"}}, // memory to be used again
+	"l7proxy/weighted":    {pure: true},
+	"l7proxy/filter":      {ours: []string{"l7proxy/model", "l7proxy/message"}, pure: true, std: []string{"unsafe"}}, // views
+	"l7proxy/sock":        {theirs: []string{unix}},
+	"l7proxy/http2/hpack": {ours: []string{"l7proxy/message"}, pure: true, std: []string{"unsafe"}}, // views
+	"l7proxy/http1":       {ours: []string{"l7proxy/message", "l7proxy/sock"}},
+	"l7proxy/http2":       {ours: []string{"l7proxy/message", "l7proxy/sock", "l7proxy/http2/hpack"}},
+	"l7proxy/observe":     {ours: []string{"l7proxy/model"}, theirs: []string{prometheus, "github.com/prometheus/client_model/"}},
+	"l7proxy/upstream":    {ours: []string{"l7proxy/model", "l7proxy/sock", "l7proxy/http2"}},
 	"l7proxy/forward": {ours: []string{
 		"l7proxy/model", "l7proxy/message", "l7proxy/router", "l7proxy/weighted", "l7proxy/filter", "l7proxy/sock",
-		"l7proxy/http1", "l7proxy/observe", "l7proxy/upstream",
+		"l7proxy/http1", "l7proxy/http2", "l7proxy/http2/hpack", "l7proxy/observe", "l7proxy/upstream",
 	}, theirs: []string{unix}},
 	"l7proxy/inbound": {ours: []string{"l7proxy/model", "l7proxy/sock"}, theirs: []string{unix}},
 	"l7proxy/state":   {ours: []string{"l7proxy/model", "l7proxy/forward", "l7proxy/upstream", "l7proxy/inbound", "l7proxy/sock"}},
@@ -85,8 +87,12 @@ var layers = map[string]layer{
 	"examples":    {},
 
 	// The benchmark drives programs, ours and the peers'; it does not contain them.
-	"tests/bench":              {ours: []string{"cli/lab", "tests/bench/config", "tests/bench/openloop", "tests/bench/report", "tests/bench/usage"}, theirs: []string{unix}},
+	"tests/bench":              {ours: []string{"cli/lab", "tests/bench/config", "tests/bench/h2stream", "tests/bench/openloop", "tests/bench/report", "tests/bench/usage"}, theirs: []string{unix}},
 	"tests/bench/bareloop":     {},
+	"tests/bench/bareh2":       {ours: []string{"tests/bench/h2"}},
+	"tests/bench/h2":           {},
+	"tests/bench/h2backend":    {ours: []string{"tests/bench/h2"}},
+	"tests/bench/h2stream":     {ours: []string{"tests/bench/h2"}},
 	"tests/bench/config":       {},
 	"tests/bench/openloop":     {theirs: []string{unix}},
 	"tests/bench/report":       {},
