@@ -2,6 +2,7 @@ package forward
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -210,7 +211,7 @@ func (h *h2peer) wantGone() {
 	for {
 		got, err := h.frame()
 		switch {
-		case err == io.EOF || isReset(err):
+		case errors.Is(err, io.EOF) || isReset(err):
 			return
 		case err != nil || !strings.HasPrefix(got, "GOAWAY"):
 			h.tb.Fatalf("the %s got %q, %v; want the end", h.who, got, err)

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -45,7 +46,7 @@ func TestLimitOfConnectionsOverHTTP2(t *testing.T) {
 	up.want(asked(1, "GET", "/", true))
 	c := l.h2()
 	c.ask(1, "GET", "/", true)
-	for _, want := range strings.Split(refusal(1, 503, "the client pod has too many connections open"), "\x00") {
+	for want := range strings.SplitSeq(refusal(1, 503, "the client pod has too many connections open"), "\x00") {
 		line, err := c.frame()
 		for strings.HasPrefix(line, "GOAWAY") {
 			line, err = c.frame()
@@ -247,7 +248,7 @@ func TestRetireAndCutOverHTTP2(t *testing.T) {
 	up.head(1, true, ok200)
 	for {
 		got, err := c.frame()
-		if err == io.EOF || isReset(err) {
+		if errors.Is(err, io.EOF) || isReset(err) {
 			break
 		}
 		if err != nil || got != headLine(1, true, ok200) && !strings.HasPrefix(got, "GOAWAY 1") {
