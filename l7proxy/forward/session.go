@@ -120,20 +120,31 @@ func (n *session) serveHTTP() {
 	}
 }
 
-// serveHTTP2 serves a client that speaks HTTP/2. The connection has no buffer of ours while it is idle.
+// serveHTTP2 serves a client that speaks HTTP/2. The connection has no buffer of ours while it is idle, and little on its
+// stack: what is not needed then is in functions of its own.
 func (n *session) serveHTTP2() {
+	defer n.endLate()
+	early := n.beginHTTP2()
+	if err := n.h2.Load().Serve(early); err != nil {
+		n.endedHTTP2(err)
+	}
+}
+
+// beginHTTP2 returns what was read already.
+func (n *session) beginHTTP2() (early []byte) {
 	conn := http2.NewServer(n.conn, n.server.cfg.HTTP2, n)
 	n.h2.Store(conn)
-	defer n.endLate()
 	if n.ending() || n.full {
 		conn.Drain()
 	}
-	early := slices.Clone(n.in.Buffered())
+	early = slices.Clone(n.in.Buffered())
 	n.in.Use(len(early))
 	n.in.Release()
-	if err := conn.Serve(early); err != nil {
-		n.server.cfg.Log.Debug("an HTTP/2 connection ended", "pod", n.client.Pod.Namespace+"/"+n.client.Pod.Name, "reason", err.Error())
-	}
+	return early
+}
+
+func (n *session) endedHTTP2(err error) {
+	n.server.cfg.Log.Debug("an HTTP/2 connection ended", "pod", n.client.Pod.Namespace+"/"+n.client.Pod.Name, "reason", err.Error())
 }
 
 // drain ends a connection that speaks HTTP/2 in order. False: it does not.

@@ -32,8 +32,11 @@ func (c *Conn) Serve(early []byte) error {
 	return err
 }
 
-func (c *Conn) serve(early []byte) error {
-	err := c.read(early)
+// serve has a small frame: it is on the stack of every idle connection.
+func (c *Conn) serve(early []byte) error { return c.conclude(c.read(early)) }
+
+// conclude ends a connection whose reading ended with err.
+func (c *Conn) conclude(err error) error {
 	err = c.verdict(err)
 	if own, ok := errors.AsType[*Error](err); ok && own != errStopped {
 		c.mu.Lock()

@@ -29,19 +29,29 @@ func (w *worker) accept(fd int, pod *state.Pod) {
 	go w.serve(fd, pod)
 }
 
-// serve serves one connection of the pod, which was addressed to a frontend, or resets it.
+// serve serves one connection of the pod. What happens before is in a function of its own: its frame would be in the way of
+// a stack that is as small as an idle connection's can be.
 func (w *worker) serve(fd int, pod *state.Pod) {
 	defer w.open.Done()
+	if c, port := w.receive(fd, pod); c != nil {
+		defer pod.Leave(c)
+		w.server.Serve(c, pod.Serving, port)
+	}
+}
+
+// receive finds out what a connection of the pod was addressed to, which the pod has entered. Nil: to no frontend, and it
+// was reset.
+func (w *worker) receive(fd int, pod *state.Pod) (*sock.Conn, *forward.Port) {
 	c, err := sock.New(fd)
 	if err != nil {
 		w.refused.count(failed, pod, "error", err)
-		return
+		return nil, nil
 	}
 	local, err := c.Local()
 	if err != nil {
 		c.Reset()
 		w.refused.count(failed, pod, "error", err)
-		return
+		return nil, nil
 	}
 	port, why := w.destination(local)
 	if why == "" && !pod.Enter(c) {
@@ -50,10 +60,9 @@ func (w *worker) serve(fd int, pod *state.Pod) {
 	if why != "" {
 		c.Reset()
 		w.refused.count(why, pod, "address", local)
-		return
+		return nil, nil
 	}
-	defer pod.Leave(c)
-	w.server.Serve(c, pod.Serving, port)
+	return c, port
 }
 
 // destination tells which port a connection was addressed to, or why to none, from the address at which it was accepted.
