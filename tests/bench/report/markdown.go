@@ -41,8 +41,8 @@ other proxy listens on the loopback address of the client pod, so that each requ
 - The gRPC workloads have a backend of their own in the same pods (tests/bench/h2backend), as nginx sends no trailers: it answers a call with the call's message, encodes fields
   as gRPC libraries do, costs less than any proxy here, and speaks HTTP/2 only, so that no proxy can take HTTP/1.1 to it. Calls are small: 10 fields, a message of 16 bytes each
   way, and trailers. Before each measurement the status, the message and the trailers are checked; under load (h2load, one thread) the status of each call and the bytes of all messages.
-  "grpc-stream" keeps streams open and counts messages. Latency is not measured. "bareh2" is to HTTP/2 what "bareloop" is to HTTP/1.1. HAProxy 2.6 gives the backend its credit
-  back with a write of its own for each answer that trailers follow, which is a good part of what it costs there.
+  "grpc-stream" keeps streams open and counts messages. Latency is not measured. "bareh2" is to HTTP/2 what "bareloop" is to HTTP/1.1. Under strace HAProxy 2.6
+  gave the backend its credit back with a write of its own for nearly each answer that trailers follow, which may be a good part of what it costs there.
 - One proxy runs at a time, started for each measurement. Rounds take all proxies in a new random order. Figures are medians over the rounds; a ratio is taken in
   each round between neighbours, and its median and its least and greatest are given.
 - CPU is user and system time of the proxy's process and its children, all threads, from /proc/PID/stat, divided by the requests of a closed loop (wrk or h2load, one thread). For
