@@ -214,8 +214,10 @@ func (k EndpointsKey) Compare(o EndpointsKey) int {
 // EndpointSet is the unit of change of endpoints. A set without endpoints is known and empty: 503 (B-7).
 type EndpointSet struct {
 	EndpointsKey
-	AppProtocol string     `json:"appProtocol,omitempty"` // of the backend Service's port (A-73)
-	Endpoints   []Endpoint `json:"endpoints"`             // usable ones only (A-72), ordered, no two alike
+	AppProtocol string `json:"appProtocol,omitempty"` // of the backend Service's port (A-73)
+	// Affinity is for how long after its last request a client pod stays with an endpoint; 0: each request chooses anew (A-66).
+	Affinity  Duration   `json:"affinity,omitempty"`
+	Endpoints []Endpoint `json:"endpoints"` // usable ones only (A-72), ordered, no two alike
 }
 
 // Endpoint is one address that serves a backend.

@@ -101,7 +101,7 @@ func fullService() *Service {
 
 func fullEndpoints() *EndpointSet {
 	return &EndpointSet{
-		EndpointsKey: EndpointsKey{"shop", "web-v1", 8080}, AppProtocol: "http",
+		EndpointsKey: EndpointsKey{"shop", "web-v1", 8080}, AppProtocol: "http", Affinity: Duration(3 * time.Hour),
 		Endpoints: []Endpoint{
 			{Address: netip.MustParseAddrPort("10.244.1.2:8080"), Node: "n1", Zone: "z1", ForZones: []string{"z1"}, ForNodes: []string{"n1"}},
 			{Address: netip.MustParseAddrPort("[fd00:1::2]:8080"), Terminating: true},

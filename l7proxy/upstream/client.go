@@ -27,7 +27,8 @@ type Client struct {
 	stacks  map[*Endpoint]*stack
 	subsets map[*Set]subset
 	muxes   map[*Endpoint]*mux // HTTP/2
-	age     list               // of all idle connections: the next one to close is the oldest
+	affine  map[*Set]affinity
+	age     list // of all idle connections: the next one to close is the oldest
 	count   int
 	spare   *idle // recycled, linked by below
 }
@@ -53,7 +54,7 @@ type idle struct {
 func NewClient(netns int, pools *Pools) *Client {
 	c := &Client{
 		pools: pools, netns: netns, seed: rand.Uint64(),
-		stacks: map[*Endpoint]*stack{}, subsets: map[*Set]subset{}, muxes: map[*Endpoint]*mux{},
+		stacks: map[*Endpoint]*stack{}, subsets: map[*Set]subset{}, muxes: map[*Endpoint]*mux{}, affine: map[*Set]affinity{},
 	}
 	pools.add(c)
 	return c
@@ -208,6 +209,11 @@ func (c *Client) expired(oldest time.Duration) (out []*sock.Conn) {
 		}
 		if s.top == nil && e.Gone() {
 			delete(c.stacks, e)
+		}
+	}
+	for s := range c.affine {
+		if !s.Known() {
+			delete(c.affine, s)
 		}
 	}
 	for s := range c.subsets {

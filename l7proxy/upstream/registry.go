@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
@@ -70,7 +71,7 @@ func (r *Registry) swap(s *Set, unit *model.EndpointSet) (left bool) {
 	before := s.current.Load()
 	after := none
 	if unit != nil {
-		after = &snapshot{unit: unit, speaks: protocolOf(unit.AppProtocol), endpoints: make([]*Endpoint, 0, len(unit.Endpoints))}
+		after = &snapshot{unit: unit, speaks: protocolOf(unit.AppProtocol), affinity: time.Duration(unit.Affinity), endpoints: make([]*Endpoint, 0, len(unit.Endpoints))}
 		for _, e := range unit.Endpoints {
 			after.endpoints = append(after.endpoints, r.acquire(e.Address))
 		}

@@ -80,6 +80,7 @@ type snapshot struct {
 	unit      *model.EndpointSet // nil: nobody has told of the set
 	endpoints []*Endpoint
 	speaks    Protocol
+	affinity  time.Duration // 0: none
 }
 
 var none = &snapshot{}

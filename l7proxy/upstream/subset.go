@@ -11,6 +11,9 @@ type subset struct {
 // stable part, other clients other parts: so N pods and M endpoints do not make N x M connections.
 func (c *Client) Pick(s *Set, not *Endpoint) *Endpoint {
 	now := s.current.Load()
+	if now.affinity > 0 {
+		return c.stay(s, now, not)
+	}
 	if len(now.endpoints) <= c.pools.limits.Subset {
 		return pick(now.endpoints, not)
 	}
