@@ -3,36 +3,55 @@ package forward
 import (
 	"net/http"
 	"strconv"
+	"time"
 
+	"github.com/sluice-mesh/sluice/l7proxy/message"
 	"github.com/sluice-mesh/sluice/l7proxy/observe"
 )
 
-// answer answers the client by ourselves, and says why in plain words.
+// answer answers the client by ourselves, and says why in plain words. A gRPC client gets a status of gRPC's (B-24, B-25).
 func (x *exchange) answer(status int, failure, reason string) {
 	x.fail(failure)
+	var fields message.Fields
+	x.verdict.share(&fields, &x.filtered)
 	x.rec.Status = status
-	grpc := x.req.IsGRPC()
-	if grpc {
-		status = x.answerGRPC(status)
+	if !x.req.IsGRPC() {
+		x.respond(status, append(fields, message.Field{Name: "Content-Type", Value: "text/plain; charset=utf-8"}), "sluice: "+reason+"\n")
+		return
+	}
+	code := grpcStatus(status)
+	x.rec.Status, x.rec.GRPC = http.StatusOK, observe.GRPC{Known: true, Code: uint8(code)}
+	fields = append(fields,
+		message.Field{Name: "Content-Type", Value: "application/grpc"},
+		message.Field{Name: "Grpc-Status", Value: strconv.Itoa(code)},
+		message.Field{Name: "Grpc-Message", Value: string(appendPercent(nil, "sluice: "+reason))})
+	x.respond(http.StatusOK, fields, "")
+}
+
+// reply gives the client a filter's answer.
+func (x *exchange) reply(a answer) {
+	x.rec.Status = a.status
+	x.respond(a.status, a.fields, "")
+}
+
+// respond writes an answer of our own.
+func (x *exchange) respond(status int, fields message.Fields, text string) {
+	if !x.requestBy.IsZero() { // also when its time is over the client hears of it (B-41)
+		_ = x.conn.SetWriteDeadline(time.Time{}) // fails when it is closed, as the write does
 	}
 	x.last = x.last || x.ending()
 	if !x.body.discard(&x.in) {
 		x.last, x.unread = true, true
 	}
-	text := "sluice: " + reason + "\n"
 	x.out = append(x.out[:0], "HTTP/1.1 "...)
 	x.out = strconv.AppendInt(x.out, int64(status), 10)
 	x.out = append(x.out, ' ')
 	x.out = append(x.out, http.StatusText(status)...)
-	if grpc {
-		x.out = append(x.out, "\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\nGrpc-Status: "...)
-		x.out = strconv.AppendInt(x.out, int64(x.rec.GRPC.Code), 10)
-		x.out = append(x.out, "\r\nGrpc-Message: "...)
-		x.out = appendPercent(x.out, "sluice: "+reason)
-	} else {
-		x.out = append(x.out, "\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: "...)
-		x.out = strconv.AppendInt(x.out, int64(len(text)), 10)
+	for _, f := range fields {
+		x.out = append(append(append(append(x.out, "\r\n"...), f.Name...), ": "...), f.Value...)
 	}
+	x.out = append(x.out, "\r\nContent-Length: "...)
+	x.out = strconv.AppendInt(x.out, int64(len(text)), 10)
 	switch {
 	case x.last:
 		x.out = append(x.out, "\r\nConnection: close"...)
@@ -40,14 +59,8 @@ func (x *exchange) answer(status int, failure, reason string) {
 		x.out = append(x.out, "\r\nConnection: keep-alive"...)
 	}
 	x.out = append(x.out, "\r\n\r\n"...)
-	if x.req.Method != "HEAD" && !grpc {
+	if x.req.Method != "HEAD" {
 		x.out = append(x.out, text...)
 	}
 	x.write(nil)
-}
-
-// answerGRPC notes the status that a gRPC client gets instead (B-24, B-25), and returns HTTP's.
-func (x *exchange) answerGRPC(status int) int {
-	x.rec.Status, x.rec.GRPC = http.StatusOK, observe.GRPC{Known: true, Code: uint8(grpcStatus(status))}
-	return http.StatusOK
 }

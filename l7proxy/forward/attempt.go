@@ -27,40 +27,122 @@ func (x *exchange) forward(set *upstream.Set) {
 	if len(body) <= smallBody {
 		x.out, body = append(x.out, body...), nil
 	}
+	if body, err = x.collect(body); err != nil {
+		x.uncollected(err)
+		return
+	}
 	fresh := false // a kept connection had just closed: not another kept one
 	refused := make([]*upstream.Endpoint, 0, maxAttempts)
 	for {
-		e := x.choose(set, refused)
-		switch {
-		case e == nil && x.rec.Attempts == 0:
-			x.answer(503, noEndpoint, "the backend has no endpoint that is ready")
-			return
-		case e == nil: // there is no other
-			x.failed()
-			return
+		again := nothing
+		if e := x.choose(set, refused, x.previous); e != nil {
+			x.rec.Attempts++
+			x.previous = e
+			again = x.attempt(e, body, fresh)
+			if again == elsewhere {
+				refused = append(refused, e)
+			}
 		}
-		x.rec.Attempts++
-		again, ok := x.attempt(e, body, fresh)
+		fresh = again == resend
 		switch {
-		case ok:
+		case again == answered && !x.wanted(x.resp.Status):
 			x.pass()
 			x.release()
 			return
-		case again == nothing || x.rec.Attempts >= maxAttempts:
+		case x.goesOn(again):
+			continue
+		}
+		x.drop()
+		if !x.tryAgain(again) {
 			x.failed()
 			return
 		}
-		if fresh = again == resend; !fresh {
-			refused = append(refused, e)
-		}
+		refused = refused[:0]
 	}
 }
 
-// choose picks an endpoint of the set which is none of those that refused; nil: there is none. What is picked is random,
-// so that the only one that is left of many is missed once in a while.
-func (n *session) choose(set *upstream.Set, refused []*upstream.Endpoint) *upstream.Endpoint {
+// collect reads the rest of a body that may have to be sent again, if it is small and its client does not wait to be told
+// to go on.
+func (x *exchange) collect(body []byte) ([]byte, error) {
+	b := &x.body
+	if x.verdict.retry() == nil || b.complete || b.kind != http1.Length || b.sent+b.left > maxRetry || x.head.Continue {
+		return body, nil
+	}
+	x.out = append(x.out, body...)
+	_ = x.conn.SetReadDeadline(x.requestBy) // fails when it is closed, as the read does
+	for b.left > 0 {
+		if err := x.in.Fill(); err != nil {
+			return nil, err
+		}
+		part := x.in.Buffered()
+		part = part[:min(int64(len(part)), b.left)]
+		x.out = append(x.out, part...)
+		b.copies.data(part)
+		x.in.Use(len(part))
+		b.left -= int64(len(part))
+		b.sent += int64(len(part))
+	}
+	b.complete = true
+	b.copied()
+	return nil, x.conn.SetReadDeadline(time.Time{})
+}
+
+// uncollected ends an exchange whose body did not come.
+func (x *exchange) uncollected(err error) {
+	x.last, x.unread = true, true
+	x.rec.Failure = clientGone
+	if isTimeout(err) && x.timedOut() {
+		x.failed()
+	}
+}
+
+// goesOn tells whether the request may go to an endpoint at once, whatever the rule says of retries: none has it.
+func (x *exchange) goesOn(again next) bool {
+	return (again == elsewhere || again == resend) && x.rec.Attempts-x.retried < maxAttempts
+}
+
+// wanted tells whether the rule wants another try after what the last one came to, and another one can be made.
+func (x *exchange) wanted(status int) bool {
+	return !x.began && x.body.complete && x.head.Upgrade == "" && x.req.Method != "CONNECT" && !final(x.rec.Failure) &&
+		retries(x.verdict.retry(), x.retried, status, unprocessed(x.rec.Failure))
+}
+
+// tryAgain waits until another try is to be made. False: none is.
+func (x *exchange) tryAgain(again next) bool {
+	if again != answered && !x.wanted(answerTo(x.rec.Failure).status) {
+		return false
+	}
+	x.retried++
+	wait := backoff(x.verdict.retry(), x.retried)
+	if !x.requestBy.IsZero() {
+		wait = min(wait, time.Until(x.requestBy))
+	}
+	open := x.pause(wait)
+	switch {
+	case due(x.requestBy, time.Now()): // B-55
+		x.rec.Failure = requestTimeout
+	case !open:
+		x.rec.Failure = clientGone
+	default:
+		x.rec.Failure = ""
+		return true
+	}
+	return false
+}
+
+// drop lets go of an answer that nobody gets, if there is one, and of its connection.
+func (x *exchange) drop() {
+	if x.to != nil {
+		x.to.Reset()
+	}
+	x.release()
+}
+
+// choose picks an endpoint of the set which is none of those that refused, and rather not the previous one; nil: there is
+// none. What is picked is random, so that the only one that is left of many is missed once in a while.
+func (n *session) choose(set *upstream.Set, refused []*upstream.Endpoint, previous *upstream.Endpoint) *upstream.Endpoint {
 	const tries = 16
-	var last *upstream.Endpoint
+	last := previous
 	if len(refused) > 0 {
 		last = refused[len(refused)-1]
 	}
@@ -79,27 +161,34 @@ const (
 	nothing   next = iota
 	elsewhere      // the endpoint does not have the request
 	resend         // the connection had just closed
+	answered       // the head of an answer has come
 )
 
 // attempt connects to an endpoint, sends the request, and reads the head of the answer. What failed is in x.rec.
-func (x *exchange) attempt(e *upstream.Endpoint, body []byte, fresh bool) (next, bool) {
+func (x *exchange) attempt(e *upstream.Endpoint, body []byte, fresh bool) next {
 	x.rec.Endpoint = e.Address
 	reused := false
 	var err error
+	limit := x.connectLimit()
 	if fresh {
-		x.to, err = x.client.Upstream.Dial(e, x.server.cfg.Limits.Connect)
+		x.to, err = x.client.Upstream.Dial(e, limit)
 	} else {
-		x.to, reused, err = x.client.Upstream.Get(e, x.server.cfg.Limits.Connect)
+		x.to, reused, err = x.client.Upstream.Get(e, limit)
 	}
 	if err != nil {
 		x.to = nil
 		x.rec.Failure = connectFailed
 		if errors.Is(err, upstream.ErrClosed) {
 			x.rec.Failure = clientPodIsGone
-			return nothing, false
+			return nothing
 		}
-		return elsewhere, false
+		if due(x.requestBy, time.Now()) {
+			x.rec.Failure = requestTimeout
+			return nothing
+		}
+		return elsewhere
 	}
+	x.limitTry()
 	e.Acquire()
 	x.endpoint = e
 	x.upstream.Store(x.to)
@@ -112,10 +201,64 @@ func (x *exchange) attempt(e *upstream.Endpoint, body []byte, fresh bool) (next,
 		giveWay()
 		if err = x.answerHead(); err == nil {
 			x.rec.Failure = ""
-			return nothing, true
+			return answered
 		}
 	}
-	return x.lost(err, reused), false
+	return x.lost(err, reused)
+}
+
+// connectLimit is how long connecting may take.
+func (x *exchange) connectLimit() time.Duration {
+	limit := x.server.cfg.Limits.Connect
+	if x.requestBy.IsZero() {
+		return limit
+	}
+	return max(min(limit, time.Until(x.requestBy)), time.Millisecond)
+}
+
+// limitTry sets the time of a try (B-42), which is no longer than that of the request (B-55).
+func (x *exchange) limitTry() {
+	if x.tryBy = x.tryEnds(); !x.tryBy.IsZero() {
+		_ = x.to.SetDeadline(x.tryBy) // fails when it is closed, as what follows does
+	}
+}
+
+// tryEnds is when the time of a try that begins now is over; the zero time: never.
+func (x *exchange) tryEnds() time.Time {
+	if limit := x.verdict.timeouts().BackendRequest; limit > 0 {
+		return earliest(x.requestBy, time.Now().Add(time.Duration(limit)))
+	}
+	return x.requestBy
+}
+
+// untimed lifts the limits from both connections (B-46). False: one of them is closed.
+func (x *exchange) untimed() bool {
+	if !x.tryBy.IsZero() && x.to.SetDeadline(time.Time{}) != nil {
+		return false
+	}
+	x.tryBy = time.Time{}
+	return x.requestBy.IsZero() || x.conn.SetWriteDeadline(time.Time{}) == nil
+}
+
+// timedOut notes that time is over, if it is. It tells whether that is so.
+func (x *exchange) timedOut() bool {
+	now := time.Now()
+	switch {
+	case due(x.requestBy, now):
+		x.rec.Failure = requestTimeout
+	case due(x.tryBy, now):
+		x.rec.Failure = backendTimeout
+	default:
+		return false
+	}
+	return true
+}
+
+// interrupted notes why an endpoint's answer broke off.
+func (x *exchange) interrupted() {
+	if !x.timedOut() {
+		x.fail(upstreamClosed)
+	}
 }
 
 // errPanicked is how a pump ends that had a bug.
@@ -141,12 +284,15 @@ func (x *exchange) lost(err error, reused bool) next {
 	x.to = nil
 	x.endpoint.Release()
 	x.endpoint = nil
+	if (isTimeout(err) || errors.Is(err, http1.ErrHeadTime)) && x.timedOut() || x.rec.Failure == clientGone {
+		return nothing
+	}
 	if bad, ok := errors.AsType[*http1.Error](err); ok {
 		x.rec.Failure = badResponse
 		x.server.cfg.Log.Debug("a malformed answer", "endpoint", x.rec.Endpoint.String(), "reason", bad.Error())
 		return nothing
 	}
-	if x.rec.Failure == "" || x.rec.Failure == connectFailed {
+	if x.rec.Failure != badRequest {
 		x.rec.Failure = upstreamClosed
 	}
 	if reused && silent && x.body.complete && safeTwice(x.req.Method) {
@@ -170,23 +316,12 @@ func (x *exchange) failed() {
 	case x.began || x.rec.Failure == clientGone: // half an answer went to the client, or nobody is there
 		x.last = true
 		x.conn.Reset()
-	case x.rec.Failure == connectFailed:
-		x.answer(503, connectFailed, "no endpoint of the backend could be connected to")
-	case x.rec.Failure == clientPodIsGone:
-		x.answer(503, clientPodIsGone, "the client pod is being removed")
 	case x.rec.Failure == badRequest:
 		x.last, x.unread = true, true
 		x.answer(400, badRequest, "the request's body is malformed")
-	case x.rec.Failure == upstreamReset:
-		x.answer(502, upstreamReset, "the endpoint reset the request's stream")
-	case x.rec.Failure == overloaded:
-		x.answer(503, overloaded, "the endpoint has too many requests")
-	case x.rec.Failure == notHTTP2:
-		x.answer(502, notHTTP2, "the endpoint does not speak HTTP/2")
-	case x.rec.Failure == badResponse:
-		x.answer(502, badResponse, "the endpoint's answer is malformed")
 	default:
-		x.answer(502, upstreamClosed, "the endpoint closed the connection before it answered")
+		a := answerTo(x.rec.Failure)
+		x.answer(a.status, a.failure, a.reason)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/sluice-mesh/sluice/l7proxy/http1"
+	"github.com/sluice-mesh/sluice/l7proxy/http2"
 	"github.com/sluice-mesh/sluice/l7proxy/sock"
 )
 
@@ -16,6 +17,8 @@ type requestBody struct {
 	chunks   http1.Chunks
 	complete bool // all of it came with the head: it can be sent again
 	size     int  // of it in the buffer, framing included
+
+	copies *copies // who else gets it
 
 	pumping bool
 	done    chan error // of the pump; has room for one
@@ -70,12 +73,16 @@ func (b *requestBody) first(in *http1.Reader, out []byte) (_, rest []byte, err e
 		in.Use(b.size)
 		b.left -= int64(b.size)
 		b.sent = int64(b.size)
+		b.copies.data(rest)
 	case http1.Chunked:
-		w := chunkWriter{out: out, gather: math.MaxInt, framed: true, count: &b.sent} // it may have to be sent again
+		w := chunkWriter{out: out, gather: math.MaxInt, framed: true, count: &b.sent, copies: b.copies} // it may have to be sent again
 		_, err = w.pass(&b.chunks, in)
 		out = w.out
 	}
 	b.size = 0 // nothing is left to discard
+	if b.complete {
+		b.copied()
+	}
 	return out, rest, err
 }
 
@@ -87,7 +94,8 @@ type chunkWriter struct {
 	gather int    // how much is gathered at most
 	framed bool   // as chunks, or without framing
 	count  *int64 // of the bytes of data
-	wrote  bool   // something was written
+	copies *copies
+	wrote  bool // something was written
 }
 
 // gatherUpTo is what is gathered of chunks before it is written, in bytes.
@@ -122,6 +130,7 @@ func (w *chunkWriter) pass(c *http1.Chunks, in *http1.Reader) (last bool, err er
 
 func (w *chunkWriter) data(part []byte) error {
 	*w.count += int64(len(part))
+	w.copies.data(part)
 	if len(part) <= w.gather-len(w.out) {
 		w.out = append(w.out, part...)
 		return nil
@@ -160,9 +169,10 @@ func (b *requestBody) pump(in *http1.Reader, to *sock.Conn) {
 }
 
 func (b *requestBody) rest(in *http1.Reader, to *sock.Conn) error {
-	w := chunkWriter{to: to, gather: gatherUpTo, framed: true, count: &b.sent}
+	w := chunkWriter{to: to, gather: gatherUpTo, framed: true, count: &b.sent, copies: b.copies}
 	for {
 		if b.kind == http1.Length && b.left == 0 {
+			b.copied()
 			return nil
 		}
 		if err := in.Fill(); err != nil {
@@ -175,6 +185,7 @@ func (b *requestBody) rest(in *http1.Reader, to *sock.Conn) error {
 				return err
 			}
 			in.Use(len(part))
+			b.copies.data(part)
 			b.left -= int64(len(part))
 			b.sent += int64(len(part))
 			continue
@@ -186,8 +197,21 @@ func (b *requestBody) rest(in *http1.Reader, to *sock.Conn) error {
 		if err == nil {
 			err = w.flush()
 		}
+		if err == nil && last {
+			b.copied()
+		}
 		if err != nil || last {
 			return err
 		}
 	}
+}
+
+// copied sends the copies of the request: all of it has come.
+func (b *requestBody) copied() {
+	if b.copies == nil {
+		return
+	}
+	var t http2.Turn
+	b.copies.end(&t)
+	t.Flush()
 }

@@ -56,12 +56,12 @@ func (x *call) startBridge(t *http2.Turn) {
 	b.wake.L = &b.mu
 	if err := parseBlock(b.block, &b.req); err != nil {
 		x.release()
-		x.answer(t, answer{500, proxyBug, err.Error()})
+		x.answer(t, answer{status: 500, failure: proxyBug, reason: err.Error()})
 		return
 	}
 	if !passable(b.req.Protocol) {
 		x.release()
-		x.answer(t, answer{501, unsupported, "the protocol that is asked for is not passed on"})
+		x.answer(t, answer{status: 501, failure: unsupported, reason: "the protocol that is asked for is not passed on"})
 		return
 	}
 	x.waiting = true

@@ -127,9 +127,9 @@ func TestMalformedAnswersOfHTTP1OverHTTP2(t *testing.T) {
 	for _, x := range []struct{ answer, want, failure string }{
 		{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", refusal(0, 502, "the endpoint's answer is malformed"), badResponse},
 		{"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", refusal(0, 502, "the endpoint's answer is malformed"), badResponse},
-		{"HTTP/1.1 200 OK\r\nConte", refusal(0, 502, "the endpoint ended before it answered"), upstreamClosed},
-		{"", refusal(0, 502, "the endpoint ended before it answered"), upstreamClosed},
-		{"HTTP/1.1 100 Continue\r\n\r\n", "HEADERS 0 :status=100\x00" + refusal(0, 502, "the endpoint ended before it answered"), upstreamClosed},
+		{"HTTP/1.1 200 OK\r\nConte", refusal(0, 502, "the endpoint closed the connection before it answered"), upstreamClosed},
+		{"", refusal(0, 502, "the endpoint closed the connection before it answered"), upstreamClosed},
+		{"HTTP/1.1 100 Continue\r\n\r\n", "HEADERS 0 :status=100\x00" + refusal(0, 502, "the endpoint closed the connection before it answered"), upstreamClosed},
 		{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", "HEADERS 0 :status=200 content-length=5\x00DATA 0 hell\x00RST_STREAM 0 INTERNAL_ERROR", upstreamClosed},
 		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", "HEADERS 0 :status=200\x00DATA 0 x\x00RST_STREAM 0 INTERNAL_ERROR", upstreamClosed},
 		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\nx\r\n", "HEADERS 0 :status=200\x00DATA 0 x\x00RST_STREAM 0 INTERNAL_ERROR", badResponse},
@@ -367,5 +367,5 @@ func TestBridgeEndsInTheMiddle(t *testing.T) {
 	c.data(1, "half", false)
 	p.want("4\r\nhalf\r\n")
 	p.reset()
-	c.want(refusal(1, 502, "the endpoint ended before it answered"), "RST_STREAM 1 NO_ERROR")
+	c.want(refusal(1, 502, "the endpoint closed the connection before it answered"), "RST_STREAM 1 NO_ERROR")
 }

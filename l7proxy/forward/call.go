@@ -47,7 +47,9 @@ type call struct {
 	refusals int
 	asked    int // for connections, which may be full when they are ready
 	waiting  bool
-	fresh    bool // a kept connection had just closed
+	fresh    bool               // a kept connection had just closed
+	previous *upstream.Endpoint // of the last try, which another is preferred to (B-57)
+	retried  int
 	open     bool // up or bridge has the request
 	up       http2.Handle
 	bridge   *bridge // instead of up, where the endpoint speaks HTTP/1.1
@@ -57,6 +59,12 @@ type call struct {
 	passed, credited   int // of the request: taken by the endpoint's connection; given back to the client's windows
 	queuedUp, queuedDn int // taken, but not sent yet
 
+	timer     *time.Timer // nil: it was never needed
+	requestBy time.Time   // when the client's patience ends; the zero time: never
+	tryBy     time.Time   // ... that with the endpoint
+	retryAt   time.Time   // when the next try is
+
+	copied   bool // nobody waits for the answer: it is of a copy
 	began    bool // the final answer went to the client
 	complete bool // all of it
 	unwanted bool // nobody wants what has not come of the request yet
@@ -65,6 +73,7 @@ type call struct {
 
 const (
 	maxReplay    = 16 << 10 // bytes of a request's body that are kept to be sent again
+	maxRetry     = 64 << 10 // ... where the rule asks for retries (B-58)
 	maxAsked     = 64
 	usualRequest = 512
 )
@@ -100,17 +109,23 @@ func (n *session) Request(t *http2.Turn, h http2.Handle, r *message.Request, end
 	x.begin(n, h, r, end)
 	switch {
 	case n.full:
-		x.answer(t, answer{503, overloaded, "the client pod has too many connections open"})
+		x.answer(t, answer{status: 503, failure: overloaded, reason: "the client pod has too many connections open"})
 		return
 	case x.client.requests.Load() > x.server.cfg.Limits.Requests:
-		x.answer(t, answer{503, overloaded, "the client pod has too many requests under way"})
+		x.answer(t, answer{status: 503, failure: overloaded, reason: "the client pod has too many requests under way"})
 		return
 	}
-	p := x.port.current.Load()
-	x.verdict = decide(p, x.client.Pod.Namespace, r, &x.rec, &x.filtered)
+	x.verdict = n.decide(x.port.current.Load(), r, &x.rec, &x.filtered)
+	if end {
+		x.verdict.copies.end(t)
+	}
 	if x.verdict.set == nil {
 		x.answer(t, x.verdict.answer)
 		return
+	}
+	if limit := x.verdict.timeouts().Request; limit > 0 {
+		x.requestBy = x.rec.Start.Add(time.Duration(limit))
+		x.arm()
 	}
 	x.block = http2.AppendRequest(x.block[:0], r)
 	x.try(t)
@@ -123,7 +138,7 @@ func (n *session) Refuse(t *http2.Turn, h http2.Handle, err *http2.Error) {
 	defer x.mu.Unlock()
 	x.begin(n, h, &message.Request{}, false)
 	if err.Status > 0 {
-		x.answer(t, answer{err.Status, badRequest, err.Error()})
+		x.answer(t, answer{status: err.Status, failure: badRequest, reason: err.Error()})
 		return
 	}
 	x.fail(badRequest)
@@ -164,6 +179,10 @@ func (c *fromClient) Data(t *http2.Turn, token uint64, p []byte, end bool) {
 	}
 	x.rec.RequestBytes += int64(len(p))
 	x.ended = end
+	x.verdict.copies.data(p)
+	if end {
+		x.verdict.copies.end(t)
+	}
 	switch {
 	case x.unwanted:
 	case !x.open:
@@ -173,7 +192,7 @@ func (c *fromClient) Data(t *http2.Turn, token uint64, p []byte, end bool) {
 			return
 		}
 	default:
-		if x.kept && len(x.body)+len(p) <= maxReplay {
+		if x.kept && len(x.body)+len(p) <= x.replay() {
 			x.body = append(x.body, p...)
 		} else {
 			x.forget()
@@ -194,6 +213,7 @@ func (c *fromClient) Trailers(t *http2.Turn, token uint64, f message.Fields) {
 		return
 	}
 	x.ended = true
+	x.verdict.copies.end(t)
 	if !x.unwanted {
 		x.trailers, x.trailed = http2.AppendTrailers(x.trailers[:0], f), true
 	}
@@ -243,15 +263,24 @@ func (c *fromEndpoint) Response(t *http2.Turn, token uint64, r *message.Response
 	if token != x.upToken {
 		return
 	}
-	x.scratch = http2.AppendResponse(x.scratch[:0], r)
-	x.forget()          // it is not sent again: the endpoint has it
 	if r.Status < 200 { // RFC 9110, 15.2
+		x.forget() // it is not sent again: the client has heard of the endpoint
+		x.scratch = http2.AppendResponse(x.scratch[:0], r)
 		x.down.Head(t, x.scratch, false)
 		return
 	}
+	x.rec.Failure = "" // of an earlier attempt
+	if x.retriesAnswer(t, r.Status) {
+		return
+	}
+	x.forget()
+	if x.rec.Method == "CONNECT" && r.Status < 300 {
+		x.untimed()
+	}
+	x.verdict.edit(r, &x.filtered)
+	x.scratch = http2.AppendResponse(x.scratch[:0], r)
 	x.began, x.complete = true, end
 	x.rec.Status = r.Status
-	x.rec.Failure = "" // of an earlier attempt
 	if x.grpc {
 		x.noteStatus(r.Fields)
 	}
@@ -319,6 +348,27 @@ func (c *fromEndpoint) Gone(t *http2.Turn, token uint64, why *http2.StreamError)
 	x.lost(t, why)
 }
 
+// retriesAnswer gives up an answer that the rule wants to be tried again.
+func (x *call) retriesAnswer(t *http2.Turn, status int) bool {
+	up, b := x.up, x.bridge
+	if !x.tryAgain(status) {
+		return false
+	}
+	if b != nil {
+		b.cancel()
+	}
+	up.Reset(t, http2.Cancel) // a bridge has none
+	return true
+}
+
+// replay is how many bytes of a request's body are kept to be sent again.
+func (x *call) replay() int {
+	if x.verdict.retry() != nil {
+		return maxRetry
+	}
+	return maxReplay
+}
+
 // noteStatus notes the status of a gRPC call.
 func (x *call) noteStatus(f message.Fields) {
 	if v, ok := f.Get("grpc-status"); ok {
@@ -369,7 +419,7 @@ func (x *call) settle(t *http2.Turn) {
 	case x.open && !x.ended:
 		return
 	case x.open && x.queuedUp > 0: // the endpoint may want it all the same
-		if x.linger(x, x.downToken) {
+		if !x.copied && x.linger(x, x.downToken) {
 			x.lingers = true
 			return
 		}
@@ -382,14 +432,22 @@ func (x *call) settle(t *http2.Turn) {
 func (x *call) finish() {
 	x.release()
 	x.forget()
+	x.verdict.copies.drop() // does nothing to what was sent
 	x.client.buffered.Add(-int64(x.queuedDn))
 	if x.lingers {
 		x.unlinger(x)
 	}
-	x.rec.Duration = time.Since(x.rec.Start)
-	x.server.cfg.Recorder.Done(&x.rec)
-	x.server.cfg.Recorder.RequestEnded(x.client.Pod)
-	x.client.requests.Add(-1)
+	if x.timer != nil {
+		x.timer.Stop()
+	}
+	if x.copied {
+		x.copyEnded()
+	} else {
+		x.rec.Duration = time.Since(x.rec.Start)
+		x.server.cfg.Recorder.Done(&x.rec)
+		x.server.cfg.Recorder.RequestEnded(x.client.Pod)
+		x.client.requests.Add(-1)
+	}
 	server := x.server
 	x.reset()
 	server.calls.Put(x)
@@ -404,6 +462,8 @@ func (x *call) reset() {
 	x.scratch, x.trailers = spare(x.scratch), spare(x.trailers)
 	x.rec, x.verdict = observe.Record{}, verdict{}
 	x.filtered.Reset()
+	x.requestBy, x.tryBy, x.retryAt = time.Time{}, time.Time{}, time.Time{}
+	x.previous, x.retried, x.copied = nil, 0, false
 	x.refused, x.refusals, x.asked = [maxAttempts]*upstream.Endpoint{}, 0, 0
 	x.passed, x.credited, x.queuedUp, x.queuedDn = 0, 0, 0, 0
 	x.kept, x.ended, x.trailed, x.waiting, x.open, x.fresh = false, false, false, false, false, false

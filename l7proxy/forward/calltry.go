@@ -3,6 +3,7 @@ package forward
 import (
 	"errors"
 	"strconv"
+	"time"
 	"unsafe"
 
 	"github.com/sluice-mesh/sluice/l7proxy/http2"
@@ -15,7 +16,7 @@ import (
 func (x *call) try(t *http2.Turn) {
 	for x.asked < maxAsked {
 		if x.endpoint == nil {
-			e := x.choose(x.verdict.set, x.refused[:x.refusals])
+			e := x.choose(x.verdict.set, x.refused[:x.refusals], x.previous)
 			if e == nil {
 				x.failed(t)
 				return
@@ -89,7 +90,7 @@ func (x *call) again(t *http2.Turn, elsewhere bool) {
 		x.refusals++
 	}
 	x.release()
-	if x.rec.Attempts >= maxAttempts || !x.kept {
+	if x.rec.Attempts-x.retried >= maxAttempts || !x.kept {
 		x.failed(t)
 		return
 	}
@@ -100,7 +101,7 @@ func (x *call) again(t *http2.Turn, elsewhere bool) {
 func (x *call) start(t *http2.Turn, conn *http2.Conn) bool {
 	if x.extends && !conn.ExtendedConnect() {
 		x.release()
-		x.answer(t, answer{501, unsupported, "the endpoint does not support the extended CONNECT of RFC 8441"})
+		x.answer(t, answer{status: 501, failure: unsupported, reason: "the endpoint does not support the extended CONNECT of RFC 8441"})
 		return true
 	}
 	end := x.ended && len(x.body) == 0 && !x.trailed
@@ -120,13 +121,17 @@ func (x *call) opened(t *http2.Turn) {
 	x.acquired = true
 	x.passed = 0
 	x.unstore()
+	if limit := x.verdict.timeouts().BackendRequest; limit > 0 {
+		x.tryBy = time.Now().Add(time.Duration(limit))
+		x.arm()
+	}
 	if len(x.body) > 0 && !x.send(t, x.body, x.ended && !x.trailed) {
 		return
 	}
 	if x.trailed {
 		x.sendTrailers(t)
 	}
-	if len(x.body) > maxReplay {
+	if len(x.body) > x.replay() {
 		x.forget()
 	}
 }
@@ -191,10 +196,13 @@ func (x *call) release() {
 	if x.acquired {
 		x.endpoint.Release()
 	}
+	if x.endpoint != nil {
+		x.previous = x.endpoint
+	}
 	x.client.buffered.Add(-int64(x.queuedUp))
 	x.upToken = x.token()
 	x.endpoint, x.acquired, x.open, x.waiting, x.queuedUp = nil, false, false, false, 0
-	x.up, x.bridge = http2.Handle{}, nil
+	x.up, x.bridge, x.tryBy = http2.Handle{}, nil, time.Time{}
 }
 
 // lost is for an endpoint's stream that ended before its time. Only what certainly was not processed is sent again
@@ -211,16 +219,19 @@ func (x *call) lost(t *http2.Turn, why *http2.StreamError) {
 		x.down.Reset(t, codeFor(why))
 		x.finish()
 	case why.Unprocessed && x.kept:
-		x.rec.Failure = upstreamClosed
+		x.rec.Failure = notProcessed
 		x.fresh = true
 		x.again(t, false)
 	case why.Malformed || why.Connection || x.bridge != nil:
 		x.rec.Failure = failureOf(why)
 		x.release()
 		x.failed(t)
-	default: // the endpoint has reset the stream: that is its answer
+	default:
 		x.rec.Failure = failureOf(why)
-		x.release()
+		if x.tryAgain(502) {
+			return
+		}
+		x.release() // the endpoint has reset the stream: that is its answer
 		x.down.Reset(t, codeFor(why))
 		x.finish()
 	}
@@ -255,53 +266,76 @@ func cancelCode(why *http2.StreamError) http2.Code {
 	return why.Code
 }
 
-// failed answers a request that no endpoint answered.
+// failed answers a request that no endpoint answered, unless it is tried again.
 func (x *call) failed(t *http2.Turn) {
-	switch x.rec.Failure {
-	case "":
-		x.answer(t, answer{503, noEndpoint, "the backend has no endpoint that is ready"})
-	case connectFailed:
-		x.answer(t, answer{503, connectFailed, "no endpoint of the backend could be connected to"})
-	case clientPodIsGone:
-		x.answer(t, answer{503, clientPodIsGone, "the client pod is being removed"})
-	case overloaded:
-		x.answer(t, answer{503, overloaded, "the endpoint has too many requests"})
-	case badResponse:
-		x.answer(t, answer{502, badResponse, "the endpoint's answer is malformed"})
-	case notHTTP2:
-		x.answer(t, answer{502, notHTTP2, "the endpoint does not speak HTTP/2"})
-	default:
-		x.answer(t, answer{502, upstreamClosed, "the endpoint ended before it answered"})
+	if a := answerTo(x.rec.Failure); !x.tryAgain(a.status) {
+		x.answer(t, a)
 	}
 }
 
-// answer answers the client by ourselves: a gRPC client by trailers only (B-24), others in plain words.
+// answerTo is what a client gets whose request failed in that way before it was answered.
+func answerTo(failure string) answer {
+	switch failure {
+	case "":
+		return answer{status: 503, failure: noEndpoint, reason: "the backend has no endpoint that is ready"}
+	case connectFailed:
+		return answer{status: 503, failure: failure, reason: "no endpoint of the backend could be connected to"}
+	case clientPodIsGone:
+		return answer{status: 503, failure: failure, reason: "the client pod is being removed"}
+	case overloaded:
+		return answer{status: 503, failure: failure, reason: "the endpoint has too many requests"}
+	case badResponse:
+		return answer{status: 502, failure: failure, reason: "the endpoint's answer is malformed"}
+	case notHTTP2:
+		return answer{status: 502, failure: failure, reason: "the endpoint does not speak HTTP/2"}
+	case notProcessed:
+		return answer{status: 502, failure: failure, reason: "the endpoint refused the request"}
+	case upstreamReset:
+		return answer{status: 502, failure: failure, reason: "the endpoint reset the request's stream"}
+	case requestTimeout, backendTimeout:
+		return answer{status: 504, failure: failure, reason: "the backend did not answer in the time that the route gives it"}
+	}
+	return answer{status: 502, failure: upstreamClosed, reason: "the endpoint closed the connection before it answered"}
+}
+
+// answer answers the client by ourselves: a gRPC client by trailers only (B-24), others in plain words, and as a filter
+// says where one answers.
 func (x *call) answer(t *http2.Turn, a answer) {
-	x.fail(a.failure)
+	if a.failure != "" {
+		x.fail(a.failure)
+	}
 	x.forget()
 	x.unwanted, x.began, x.complete = true, true, true
-	var fields [3]message.Field
+	x.rec.Status = a.status
 	r := message.Response{Status: a.status}
-	if x.grpc {
+	body := ""
+	switch {
+	case a.failure == "": // a filter's
+		r.Fields = append(a.fields, message.Field{Name: "content-length", Value: "0"})
+	case x.grpc:
 		code := grpcStatus(a.status)
 		x.rec.Status, x.rec.GRPC = 200, observe.GRPC{Known: true, Code: uint8(code)}
 		r.Status = 200
-		r.Fields = append(fields[:0], message.Field{Name: "content-type", Value: "application/grpc"},
-			message.Field{Name: "grpc-status", Value: strconv.Itoa(code)},
-			message.Field{Name: "grpc-message", Value: view(appendPercent(nil, "sluice: "+a.reason))})
-		x.scratch = http2.AppendResponse(x.scratch[:0], &r)
-		x.down.Head(t, x.scratch, true)
-		x.settle(t)
-		return
+		r.Fields = message.Fields{
+			{Name: "content-type", Value: "application/grpc"},
+			{Name: "grpc-status", Value: strconv.Itoa(code)},
+			{Name: "grpc-message", Value: view(appendPercent(nil, "sluice: "+a.reason))},
+		}
+	default:
+		body = "sluice: " + a.reason + "\n"
+		r.Fields = message.Fields{
+			{Name: "content-type", Value: "text/plain; charset=utf-8"},
+			{Name: "content-length", Value: strconv.Itoa(len(body))},
+		}
 	}
-	text := "sluice: " + a.reason + "\n"
-	x.rec.Status = a.status
-	r.Fields = append(fields[:0], message.Field{Name: "content-type", Value: "text/plain; charset=utf-8"},
-		message.Field{Name: "content-length", Value: strconv.Itoa(len(text))})
+	if a.failure != "" {
+		x.verdict.share(&r.Fields, &x.filtered)
+	}
 	x.scratch = http2.AppendResponse(x.scratch[:0], &r)
-	x.down.Head(t, x.scratch, x.head)
-	if !x.head {
-		queued, _ := x.down.Data(t, []byte(text), true)
+	end := x.head || body == ""
+	x.down.Head(t, x.scratch, end)
+	if !end {
+		queued, _ := x.down.Data(t, []byte(body), true)
 		x.queuedDn += queued
 		x.client.buffered.Add(int64(queued))
 	}

@@ -233,7 +233,7 @@ func (n *session) whoSpeaksFirst(p *port) speech {
 func (n *session) connect(set *upstream.Set) (*sock.Conn, *upstream.Endpoint) {
 	refused := make([]*upstream.Endpoint, 0, maxAttempts)
 	for range maxAttempts {
-		e := n.choose(set, refused)
+		e := n.choose(set, refused, nil)
 		if e == nil {
 			break
 		}

@@ -21,7 +21,13 @@ type exchange struct {
 	head http1.Head // of the request
 	body requestBody
 
+	verdict  verdict
 	filtered filter.Scratch
+
+	requestBy time.Time          // when the client's patience ends; the zero time: never
+	tryBy     time.Time          // ... that with the endpoint
+	retried   int                // tries after the first one, which the rule asked for
+	previous  *upstream.Endpoint // of the last try, which another is preferred to (B-57)
 
 	resp     message.Response
 	respHead http1.Head
@@ -58,6 +64,7 @@ func (x *exchange) reset() {
 	}
 	x.session = nil
 	x.filtered.Reset()
+	x.verdict, x.requestBy, x.tryBy, x.retried, x.previous = verdict{}, time.Time{}, time.Time{}, 0, nil
 	x.req, x.resp = message.Request{Fields: x.req.Fields[:0]}, message.Response{Fields: x.resp.Fields[:0]} // views go with their buffers
 	x.last, x.unread, x.began = false, false, false
 }
@@ -123,6 +130,10 @@ func (x *exchange) start() {
 
 // finish records the exchange, whatever came of it.
 func (x *exchange) finish() {
+	if !x.requestBy.IsZero() {
+		_ = x.conn.SetWriteDeadline(time.Time{}) // fails when it is closed
+	}
+	x.verdict.copies.drop() // does nothing to what was sent
 	x.rec.Duration = time.Since(x.rec.Start)
 	x.server.cfg.Recorder.Done(&x.rec)
 	x.server.cfg.Recorder.RequestEnded(x.client.Pod)
@@ -158,8 +169,16 @@ func (x *exchange) refuse(status int, failure, reason string) {
 
 // route does what the rule says that the request belongs to.
 func (x *exchange) route() {
-	v := decide(x.port.current.Load(), x.client.Pod.Namespace, &x.req, &x.rec, &x.filtered)
+	x.verdict = x.decide(x.port.current.Load(), &x.req, &x.rec, &x.filtered)
+	v := &x.verdict
+	x.body.copies = v.copies
+	if limit := v.timeouts().Request; limit > 0 {
+		x.requestBy = x.rec.Start.Add(time.Duration(limit))
+		_ = x.conn.SetWriteDeadline(x.requestBy) // fails when it is closed, as the next write does
+	}
 	switch {
+	case v.set == nil && v.answer.failure == "":
+		x.reply(v.answer)
 	case v.set == nil:
 		x.answer(v.answer.status, v.answer.failure, v.answer.reason)
 	case v.speaks == upstream.HTTP2Only:
@@ -188,6 +207,9 @@ func (x *exchange) write(body []byte) bool {
 // clientLost notes that the client does not take its answer.
 func (x *exchange) clientLost() {
 	x.last = true
+	if due(x.requestBy, time.Now()) {
+		x.fail(requestTimeout)
+	}
 	x.fail(clientGone)
 }
 

@@ -49,7 +49,7 @@ func TestB24AnswersOfGRPC(t *testing.T) {
 			}
 			old := l.dial() // and over HTTP/1.1
 			old.send("POST " + c.path + " HTTP/1.1\r\nHost: web\r\nContent-Type: application/grpc\r\n\r\n")
-			old.want(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\nGrpc-Status: %d\r\nGrpc-Message: sluice: %s\r\n\r\n", c.code, c.message))
+			old.want(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nGrpc-Status: %d\r\nGrpc-Message: sluice: %s\r\nContent-Length: 0\r\n\r\n", c.code, c.message))
 			client.ask(3, "GET", c.path, true) // who speaks no gRPC gets HTTP's
 			if line, err := client.frame(); err != nil || strings.Contains(line, "grpc-status") || !strings.Contains(line, "content-type=text/plain") {
 				t.Errorf("%q, %v", line, err)

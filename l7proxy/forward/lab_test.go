@@ -207,6 +207,7 @@ func (l *lab) close() {
 		c.Upstream.Close()
 		for what, n := range map[string]func() int64{
 			"connections": c.connections.Load, "requests under way": c.requests.Load, "bytes buffered": c.buffered.Load,
+			"copies under way": c.copies.Load, "bytes gathered": c.gathered.Load,
 		} {
 			if !eventually(func() bool { return n() == 0 }) {
 				l.tb.Errorf("the client pod %s has %d %s at the end", c.Pod.Name, n(), what)

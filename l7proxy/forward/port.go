@@ -31,6 +31,7 @@ type Service struct{ ports map[uint16]*port }
 type port struct {
 	service   model.ServiceKey
 	number    uint16
+	host      string // of requests that name none
 	protocol  protocolHint
 	fallback  *upstream.Set // the Service's own endpoints
 	producer  *table
@@ -49,6 +50,7 @@ type rule struct {
 	model    *model.Rule
 	filters  filter.Chain
 	choice   weighted.Choice
+	mirrors  []mirror
 	backends []backend
 }
 
@@ -73,7 +75,7 @@ func Compile(unit *model.Service, set func(model.EndpointsKey) *upstream.Set) (*
 }
 
 func compilePort(service model.ServiceKey, m *model.Port, set func(model.EndpointsKey) *upstream.Set) (*port, error) {
-	p := &port{service: service, number: m.Number, protocol: hintOf(m.AppProtocol, m.Name), fallback: set(m.Default)}
+	p := &port{service: service, number: m.Number, host: service.Name + "." + service.Namespace, protocol: hintOf(m.AppProtocol, m.Name), fallback: set(m.Default)}
 	if m.Producer != nil {
 		t, err := compileTable(m.Producer, set)
 		if err != nil {
@@ -127,6 +129,7 @@ func compileRule(m *model.Rule, set func(model.EndpointsKey) *upstream.Set) (rul
 		}
 	}
 	r.choice = weighted.New(weights)
+	r.mirrors = mirrorsOf(&r, set)
 	return r, nil
 }
 

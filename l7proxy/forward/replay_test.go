@@ -43,7 +43,7 @@ func TestRFC9113Section8_7RefusedStreamIsSentAgain(t *testing.T) {
 	}
 	c.rst(3, http2.ErrCodeCancel)
 	up.want("RST_STREAM 9 CANCEL")
-	if r := l.record(); r.Attempts != 2 || r.Failure != upstreamClosed {
+	if r := l.record(); r.Attempts != 2 || r.Failure != notProcessed {
 		t.Errorf("recorded %+v", r)
 	}
 }
@@ -57,9 +57,9 @@ func TestRFC9113Section8_7SentAgainNoMoreThanMaxAttempts(t *testing.T) {
 		up.want(asked(2*i+1, "GET", "/", true))
 		up.rst(2*i+1, http2.ErrCodeRefusedStream)
 	}
-	c.want(refusal(1, 502, "the endpoint ended before it answered"))
+	c.want(refusal(1, 502, "the endpoint refused the request"))
 	up.ping()
-	if r := l.record(); r.Attempts != maxAttempts || r.Failure != upstreamClosed {
+	if r := l.record(); r.Attempts != maxAttempts || r.Failure != notProcessed {
 		t.Errorf("recorded %+v", r)
 	}
 }
@@ -132,7 +132,7 @@ func TestRFC9113Section6_8ProcessedIsNotSentAgain(t *testing.T) {
 	up.want(asked(1, "GET", "/", true))
 	up.must(up.framer.WriteGoAway(1, http2.ErrCodeNo, nil))
 	up.close()
-	c.want(refusal(1, 502, "the endpoint ended before it answered"))
+	c.want(refusal(1, 502, "the endpoint closed the connection before it answered"))
 	b.untouched()
 }
 

@@ -3,6 +3,7 @@ package forward
 import (
 	"errors"
 	"io"
+	"time"
 
 	"github.com/sluice-mesh/sluice/l7proxy/http1"
 )
@@ -41,6 +42,7 @@ func (x *exchange) pass() {
 		return
 	}
 	x.joinPump()
+	x.verdict.edit(&x.resp, &x.filtered)
 	chunked := x.respHead.Body == http1.Chunked
 	if x.respHead.Body == http1.UntilClose || chunked && x.head.Minor == 0 {
 		x.last = true // the end of the connection is the end of the body
@@ -85,6 +87,9 @@ func (x *exchange) settle(ok bool) {
 			x.rec.Failure = failure // the client has an answer
 		} else {
 			x.body.pumping = false
+			if !x.untimed() { // the answer is complete, and the rest may take its time
+				x.last = true
+			}
 			x.pumped(<-x.body.done)
 			if x.rec.Failure == "" && !x.last {
 				x.keep()
@@ -102,6 +107,10 @@ func (x *exchange) keep() {
 	if x.respHead.Close || x.body.pumping || len(x.up.Buffered()) > 0 || x.to == nil {
 		return // release closes it
 	}
+	if !x.tryBy.IsZero() && x.to.SetDeadline(time.Time{}) != nil {
+		return // it is closed
+	}
+	x.tryBy = time.Time{}
 	x.endpoint.Release()
 	x.upstream.Store(nil)
 	x.client.Upstream.Put(x.endpoint, x.to)
@@ -123,7 +132,7 @@ func (x *exchange) passLength(n int64) bool {
 	x.rec.ResponseBytes += int64(len(part))
 	for n > 0 {
 		if err := x.up.Fill(); err != nil {
-			x.fail(upstreamClosed)
+			x.interrupted()
 			return false
 		}
 		part = x.up.Buffered()
@@ -160,7 +169,7 @@ func (x *exchange) passRest() bool {
 			if errors.Is(err, io.EOF) { // it has ended in order
 				return true
 			}
-			x.fail(upstreamClosed)
+			x.interrupted()
 			return false
 		}
 		part = x.up.Buffered()
@@ -193,7 +202,7 @@ func (x *exchange) passChunks() bool {
 			return true
 		}
 		if err := x.up.Fill(); err != nil {
-			x.fail(upstreamClosed)
+			x.interrupted()
 			return false
 		}
 	}
@@ -228,6 +237,9 @@ func (x *exchange) tunnel() {
 	}
 	x.up.Use(len(x.up.Buffered()))
 	x.stopPump()
+	if !x.untimed() {
+		return
+	}
 	early := x.in.Buffered() // what the client sent after its head
 	x.in.Use(len(early))
 	if len(early) > 0 {

@@ -51,6 +51,8 @@ type Client struct {
 	connections atomic.Int64
 	requests    atomic.Int64
 	buffered    atomic.Int64 // bytes
+	copies      atomic.Int64 // of requests, that are under way
+	gathered    atomic.Int64 // bytes of bodies, for copies that were not sent yet
 }
 
 // Config is what a Server needs.
@@ -69,6 +71,7 @@ type Server struct {
 	pipes   sock.Pipes
 	spare   sync.Pool // of *exchange
 	calls   sync.Pool // of *call
+	copying copying
 
 	draining atomic.Bool
 	open     atomic.Int64
@@ -183,6 +186,7 @@ func (s *Server) Drain(ctx context.Context) error {
 				s.closeIdle()
 			}
 		case <-ctx.Done():
+			s.copying.end(nil)
 			return s.resetAll()
 		}
 	}
@@ -227,6 +231,11 @@ func (s *Server) Retire(p *Port) {
 // Cut resets whatever the pod of these upstream connections has open: it has ended, and nothing of ours may keep its
 // network namespace.
 func (s *Server) Cut(pod *upstream.Client) {
+	s.cutSessions(pod)
+	s.copying.end(pod) // after those who make more
+}
+
+func (s *Server) cutSessions(pod *upstream.Client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for n := s.sessions; n != nil; n = n.next {

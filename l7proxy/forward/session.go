@@ -26,6 +26,7 @@ type session struct {
 	upstream atomic.Pointer[sock.Conn]
 	h2       atomic.Pointer[http2.Conn] // what the connection is, when it speaks HTTP/2
 	inflow   atomic.Pointer[inflow]     // what an endpoint that speaks HTTP/2 sends to a client that does not
+	pausing  atomic.Pointer[time.Timer] // between two tries
 	full     bool                       // requests are refused: the pod has too many connections
 	late     late
 	relayed  string // why the connection is relayed, if it is
@@ -57,7 +58,26 @@ func (n *session) cut() {
 	if to := n.upstream.Load(); to != nil {
 		to.Reset()
 	}
+	if timer := n.pausing.Load(); timer != nil {
+		timer.Reset(0)
+	}
 }
+
+// pause waits for a while. False: the session was cut.
+func (n *session) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	n.pausing.Store(timer)
+	defer n.pausing.Store(nil)
+	if n.closed() { // before it could wake us
+		return false
+	}
+	<-timer.C
+	return !n.closed()
+}
+
+// closed tells whether the session was cut. Its connection has no deadline of reads.
+func (n *session) closed() bool { return n.conn.SetReadDeadline(time.Time{}) != nil }
 
 // guard is deferred where another goroutine works for the session: a panic there costs this connection only.
 func (n *session) guard() {

@@ -14,6 +14,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/sluice-mesh/sluice/l7proxy/model"
+	"github.com/sluice-mesh/sluice/l7proxy/observe"
 )
 
 // pattern is the body that everybody sends: it says at each place where it is.
@@ -98,8 +101,21 @@ func (f givesUp) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
+// policies are what the rules of the stress test have, one after the other: none first.
+func policies() []*model.RouteTable {
+	plain := everything()
+	timed := policed(within(300*time.Millisecond, 100*time.Millisecond), nil)
+	retried := policed(within(time.Second, 20*time.Millisecond), again(3, 413, 502, 503, 504))
+	mirrored := policed(model.Timeouts{}, nil, mirrorTo(webKey, 1, 2), mirrorTo(shadowKey, 1, 4))
+	edited := policed(model.Timeouts{}, again(2, 502), setHeader("X-Rule", "1"), mirrorTo(webKey, 1, 3),
+		model.Filter{ResponseHeaders: &model.HeaderEdit{Set: []model.Header{{Name: "X-Edit", Value: "1"}}}},
+		model.Filter{CORS: &model.CORS{Origins: []string{"*"}, MaxAge: 5}})
+	return []*model.RouteTable{plain, timed, retried, mirrored, edited}
+}
+
 // Everything at the same time: clients and endpoints of both versions, random sizes, resets from both sides, endpoints that
-// come and go, slow readers. No byte is lost, and at the end everything that was counted up was counted down (lab.close).
+// come and go, slow readers, rules with policies and without. No byte is lost, and at the end everything that was counted up
+// was counted down (lab.close).
 func TestStress(t *testing.T) {
 	last := 3 * time.Second
 	if os.Getenv("SLUICE_VERIFY") == "1" {
@@ -136,9 +152,10 @@ func TestStress(t *testing.T) {
 	}
 	wg.Go(func() {
 		protocols := []string{"", "", "kubernetes.io/h2c", "kubernetes.io/ws"}
-		for time.Now().Before(until) {
+		tables := policies()
+		for i := 0; time.Now().Before(until); i++ {
 			time.Sleep(20 * time.Millisecond) // the pace of the changes
-			l.port.Swap(l.compile(unitOf(everything())))
+			l.port.Swap(l.compile(unitOf(tables[i%len(tables)])))
 			leave := rand.IntN(len(addrs))
 			some := append(append([]netip.AddrPort{}, addrs[:leave]...), addrs[leave+1:]...)
 			l.appProtocol(webKey, protocols[rand.IntN(len(protocols))], some...)
@@ -150,6 +167,11 @@ func TestStress(t *testing.T) {
 	}
 	if whole.Load() < 20 || broken.Load() < 20 {
 		t.Errorf("%d exchanges were whole and %d were not: that says nothing", whole.Load(), broken.Load())
+	}
+	for _, result := range []string{observe.MirrorSent, observe.MirrorFailed} {
+		if l.metric("sluice_mirrored_requests_total", result) == 0 {
+			t.Errorf("no copy was %s: that says nothing", result)
+		}
 	}
 	t.Logf("%d whole, %d broken", whole.Load(), broken.Load())
 }

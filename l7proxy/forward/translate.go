@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/sluice-mesh/sluice/l7proxy/http1"
 	"github.com/sluice-mesh/sluice/l7proxy/http2"
@@ -19,7 +20,10 @@ type translation struct {
 	block  []byte // the head
 	data   []byte // of the body: what came with the head
 	flow   *inflow
+	timer  *time.Timer // ends what waits when its time is over; nil: never
 	stream http2.Handle
+
+	unheard bool // the answer is not passed on: the rule wants another try
 }
 
 // forwardHTTP2 is forward for endpoints that speak HTTP/2.
@@ -31,34 +35,36 @@ func (x *exchange) forwardHTTP2(set *upstream.Set) {
 	}
 	x.head.Upgrade = "" // which is HTTP/1.1's: the request is served without (RFC 9110, 7.8)
 	y := &translation{exchange: x}
-	if err := y.begin(); err != nil {
+	if err := y.begin(); err != nil { // which the first look at it has not seen
 		x.last, x.unread = true, true
 		x.answer(400, badRequest, err.Error())
 		return
 	}
+	if err := y.gather(); err != nil {
+		x.uncollected(err)
+		return
+	}
 	refused := make([]*upstream.Endpoint, 0, maxAttempts)
 	for {
-		e := x.choose(set, refused)
+		again := nothing
+		if e := x.choose(set, refused, x.previous); e != nil {
+			x.rec.Attempts++
+			x.rec.Endpoint, x.previous = e.Address, e
+			if again = y.attempt(e); again == elsewhere {
+				refused = append(refused, e)
+			}
+		}
 		switch {
-		case e == nil && x.rec.Attempts == 0:
-			x.answer(503, noEndpoint, "the backend has no endpoint that is ready")
+		case again == answered && !y.unheard:
 			return
-		case e == nil:
+		case x.goesOn(again):
+			continue
+		}
+		if !x.tryAgain(again) {
 			x.failed()
 			return
 		}
-		x.rec.Attempts++
-		x.rec.Endpoint = e.Address
-		again := y.attempt(e)
-		switch {
-		case again == nothing:
-			return
-		case x.rec.Attempts >= maxAttempts:
-			x.failed()
-			return
-		case again == elsewhere:
-			refused = append(refused, e)
-		}
+		y.unheard, refused = false, refused[:0]
 	}
 }
 
@@ -74,12 +80,26 @@ func (y *translation) begin() error {
 	return err
 }
 
+// gather reads the rest of a body that may have to be sent again: collect for endpoints that speak HTTP/2.
+func (y *translation) gather() error {
+	x := y.exchange
+	x.out = x.out[:0]
+	if _, err := x.collect(nil); err != nil {
+		return err
+	}
+	y.data = append(y.data, x.out...)
+	return nil
+}
+
 // data is first without framing, and copies.
 func (b *requestBody) data(in *http1.Reader, dst []byte) ([]byte, error) {
 	if b.kind == http1.Chunked {
-		w := chunkWriter{out: dst, gather: math.MaxInt, count: &b.sent}
+		w := chunkWriter{out: dst, gather: math.MaxInt, count: &b.sent, copies: b.copies}
 		_, err := w.pass(&b.chunks, in)
 		b.size = 0
+		if b.complete {
+			b.copied()
+		}
 		return w.out, err
 	}
 	_, rest, err := b.first(in, nil)
@@ -92,9 +112,11 @@ func (y *translation) attempt(e *upstream.Endpoint) next {
 	y.flow = newInflow(y.client, y.server.cfg.Limits.Buffered)
 	y.inflow.Store(y.flow)
 	defer y.leave()
+	y.limit(y.requestBy)
 	if err := y.open(e); err != nil {
 		return y.notOpened(err)
 	}
+	y.limit(y.tryEnds())
 	e.Acquire()
 	defer e.Release()
 	var t http2.Turn
@@ -111,6 +133,7 @@ func (y *translation) attempt(e *upstream.Endpoint) next {
 // leave is the end of an attempt, however it came: the endpoint's stream does not outlive it.
 func (y *translation) leave() {
 	y.inflow.Store(nil)
+	y.limit(time.Time{})
 	y.flow.cut()
 	y.resetStream()
 	y.flow.close()
@@ -146,15 +169,31 @@ func (y *translation) notOpened(err error) next {
 	case errors.Is(err, upstream.ErrTooMany):
 		y.rec.Failure = overloaded
 		return elsewhere
+	case y.timedOut():
 	case errors.Is(err, upstream.ErrClosed), errors.Is(err, errCancelled):
 		y.rec.Failure = clientPodIsGone
-		y.failed()
 	default:
 		y.rec.Failure = connectFailed
 		return elsewhere
 	}
 	return nothing
 }
+
+// limit ends what waits for the endpoint at a time; the zero time: never.
+func (y *translation) limit(by time.Time) {
+	y.tryBy = by
+	if y.timer != nil {
+		y.timer.Stop()
+		y.timer = nil
+	}
+	if !by.IsZero() {
+		flow := y.flow
+		y.timer = time.AfterFunc(time.Until(by), func() { flow.Gone(nil, 0, errTimeIsOver) })
+	}
+}
+
+// errTimeIsOver is how a stream ends whose time was over.
+var errTimeIsOver = &http2.StreamError{Code: http2.Cancel, Connection: true, Reason: "its time is over"}
 
 // send sends a part of the body, and its end with the trailers.
 func (y *translation) send(t *http2.Turn, p []byte, last bool) (queued int) {
@@ -207,6 +246,9 @@ func (y *translation) rest() error {
 		if buf, last, err = y.body.more(&y.in, buf[:0]); err != nil {
 			return clientError{err}
 		}
+		if last {
+			y.body.copied()
+		}
 		if len(buf) == 0 && !last {
 			continue
 		}
@@ -222,12 +264,13 @@ func (y *translation) rest() error {
 // more takes what is buffered of the body, without framing.
 func (b *requestBody) more(in *http1.Reader, dst []byte) (_ []byte, last bool, err error) {
 	if b.kind == http1.Chunked {
-		w := chunkWriter{out: dst, gather: math.MaxInt, count: &b.sent}
+		w := chunkWriter{out: dst, gather: math.MaxInt, count: &b.sent, copies: b.copies}
 		last, err = w.pass(&b.chunks, in)
 		return w.out, last, err
 	}
 	part := in.Buffered()
 	part = part[:min(int64(len(part)), b.left)]
+	b.copies.data(part)
 	in.Use(len(part))
 	b.left -= int64(len(part))
 	b.sent += int64(len(part))
@@ -241,7 +284,11 @@ func (y *translation) passAnswer() next {
 		return y.broken(why)
 	}
 	y.rec.Failure = ""
+	if y.unheard = y.wanted(y.resp.Status); y.unheard {
+		return answered
+	}
 	y.rec.Status = y.resp.Status
+	y.verdict.edit(&y.resp, &y.filtered)
 	if y.req.IsGRPC() {
 		y.noteStatus(y.resp.Fields)
 	}
@@ -258,7 +305,7 @@ func (y *translation) passAnswer() next {
 		ok = y.passBody()
 	}
 	y.settleStream(ok)
-	return nothing
+	return answered
 }
 
 // finalHead reads the head of the final answer, and passes interim ones on.
@@ -319,7 +366,9 @@ func (y *translation) passBody() bool {
 	for {
 		p, end, why := y.flow.part()
 		if why != nil {
-			y.fail(y.failureOf(why))
+			if !y.timedOut() {
+				y.fail(y.failureOf(why))
+			}
 			return false
 		}
 		y.out = y.out[:0]
@@ -353,6 +402,7 @@ func (y *translation) passBody() bool {
 // want it, or the client was told that its connection ends.
 func (y *translation) settleStream(ok bool) {
 	failure := y.rec.Failure
+	y.limit(time.Time{}) // the answer is complete, or there will be no more of it
 	switch {
 	case !y.body.pumping:
 	case ok && !y.last && y.flow.settled():
@@ -387,13 +437,14 @@ func (y *translation) resetStream() {
 func (y *translation) broken(why *http2.StreamError) next {
 	y.flow.cut()
 	y.stopPump()
-	if y.rec.Failure == "" || y.rec.Failure == connectFailed || y.rec.Failure == notHTTP2 {
+	switch {
+	case y.rec.Failure == badRequest || y.rec.Failure == clientGone:
+	case why.Unprocessed && !y.began && y.body.complete:
+		y.rec.Failure = notProcessed
+		return resend
+	case !y.timedOut():
 		y.rec.Failure = y.failureOf(why)
 	}
-	if why.Unprocessed && !y.began && y.body.complete {
-		return resend
-	}
-	y.failed()
 	return nothing
 }
 

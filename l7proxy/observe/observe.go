@@ -84,21 +84,23 @@ type Options struct {
 
 // Recorder keeps the metrics and the access log. It is safe for concurrent use.
 type Recorder struct {
-	level   AccessLog
-	log     *accessLog
-	metrics *metrics
-	relayed *prometheus.CounterVec
+	level    AccessLog
+	log      *accessLog
+	metrics  *metrics
+	relayed  *prometheus.CounterVec
+	mirrored *prometheus.CounterVec
 }
 
 // New makes a Recorder and registers its metrics with reg. Close ends it.
 func New(reg prometheus.Registerer, opts Options) *Recorder {
 	r := &Recorder{
-		level:   opts.AccessLog,
-		log:     newAccessLog(opts.Output, cmp.Or(opts.MaxQueue, 4096)),
-		metrics: newMetrics(cmp.Or(opts.MaxSeries, 10_000)),
-		relayed: newRelayed(),
+		level:    opts.AccessLog,
+		log:      newAccessLog(opts.Output, cmp.Or(opts.MaxQueue, 4096)),
+		metrics:  newMetrics(cmp.Or(opts.MaxSeries, 10_000)),
+		relayed:  newRelayed(),
+		mirrored: newMirrored(),
 	}
-	reg.MustRegister(newCollector(r), r.relayed)
+	reg.MustRegister(newCollector(r), r.relayed, r.mirrored)
 	if r.level != Off {
 		r.log.start()
 	}
