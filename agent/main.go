@@ -123,7 +123,7 @@ func (s *settings) agent(ctx context.Context, dp *datapath.Datapath, folder *kub
 
 func (s *settings) compiler() func(*objects.Set) *compile.Result {
 	options := compile.Options{
-		Node: s.node, ReferenceGrants: s.referenceGrants, ControllerName: controllerName,
+		Node: s.node, Zone: s.zone, ReferenceGrants: s.referenceGrants, ControllerName: controllerName,
 	}
 	return func(set *objects.Set) *compile.Result { return compile.Compile(set, options) }
 }

@@ -296,7 +296,7 @@ func TestA44bRoutesWithoutARuleThatIsImplemented(t *testing.T) {
 
 // unsupported gives a rule a filter that is not implemented.
 func unsupported(r *gatewayv1.HTTPRouteRule) {
-	r.Filters = []gatewayv1.HTTPRouteFilter{{Type: gatewayv1.HTTPRouteFilterCORS, CORS: &gatewayv1.HTTPCORSFilter{}}}
+	r.Filters = []gatewayv1.HTTPRouteFilter{{Type: gatewayv1.HTTPRouteFilterExternalAuth}}
 }
 
 func TestA45PartsOfARouteThatAreInvalid(t *testing.T) {
@@ -306,7 +306,7 @@ func TestA45PartsOfARouteThatAreInvalid(t *testing.T) {
 		table  string
 		dropOf string
 	}{
-		"a filter keeps the match and answers 500": {unsupported, "shop/r.0 shop/r.1 shop/r.2", "rules[1] (bad) answers 500: filters[0]: filter CORS"},
+		"a filter keeps the match and answers 500": {unsupported, "shop/r.0 shop/r.1 shop/r.2", "rules[1] (bad) answers 500: filters[0]: filter ExternalAuth"},
 		"a bad match is dropped":                   {badMatch, "shop/r.0 shop/r.2", "rules[1] (bad) is left out: matches[0].path:"},
 	} {
 		t.Run(name, func(t *testing.T) {

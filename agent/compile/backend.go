@@ -23,9 +23,10 @@ func (f refFault) String() string { return f.at + ": " + f.message }
 func (ix *index) resolve(r *route, rule *rule, parentNamespace string) (model.Rule, []refFault) {
 	faults := ix.filterFaults(rule.label, r.ref, parentNamespace, rule.filters)
 	compiled := rule.compiled
+	compiled.Filters = ix.aimed(r.ref, parentNamespace, rule)
 	for i := range rule.backends {
 		at := fmt.Sprintf("%s.backendRefs[%d]", rule.label, i)
-		b, found := ix.weighted(at, r.ref, parentNamespace, &rule.backends[i])
+		b, found := ix.weighted(at, r.ref, parentNamespace, &rule.backends[i], rule.backendFilters[i])
 		faults = append(faults, found...)
 		if compiled.Fail == nil {
 			compiled.Backends = append(compiled.Backends, b)
@@ -46,6 +47,9 @@ func (ix *index) filterFaults(at string, from model.RouteRef, parent string, fil
 		for _, ref := range filterRefs(f) {
 			if _, fault := ix.backend(from, parent, ref); fault != nil {
 				fault.at = place
+				if f.RequestMirror != nil {
+					fault.message += ", so no request is mirrored there"
+				}
 				faults = append(faults, *fault)
 			}
 		}
@@ -73,8 +77,9 @@ func extensionFault(at string, f *gatewayv1.HTTPRouteFilter) refFault {
 	return refFault{at, gatewayv1.RouteReasonInvalidKind, "ExtensionRef to " + named + ": Sluice has no extensions"}
 }
 
-// weighted is one choice of a rule, and what of it leads nowhere. One that cannot be used keeps its weight (B-2).
-func (ix *index) weighted(at string, from model.RouteRef, parent string, ref *gatewayv1.HTTPBackendRef) (model.Backend, []refFault) {
+// weighted is one choice of a rule, with its filters as they are compiled, and what of it leads nowhere. One that cannot be used
+// keeps its weight (B-2).
+func (ix *index) weighted(at string, from model.RouteRef, parent string, ref *gatewayv1.HTTPBackendRef, filters []model.Filter) (model.Backend, []refFault) {
 	b := model.Backend{Weight: 1}
 	if ref.Weight != nil {
 		b.Weight = uint32(min(max(0, *ref.Weight), model.MaxWeight))
@@ -90,12 +95,7 @@ func (ix *index) weighted(at string, from model.RouteRef, parent string, ref *ga
 		b.Invalid = faults[0].message
 		return b, faults
 	}
-	b.Endpoints = key
-	for i := range ref.Filters {
-		if f := &ref.Filters[i]; checkFilter(f) == nil { // otherwise the whole rule fails (F-6)
-			b.Filters = append(b.Filters, compileFilter(f))
-		}
-	}
+	b.Endpoints, b.Filters = key, filters
 	return b, nil
 }
 

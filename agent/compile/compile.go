@@ -18,6 +18,7 @@ import (
 // Options are what the result depends on besides the objects.
 type Options struct {
 	Node string // where we run; an empty one takes every endpoint for near
+	Zone string // of the node; "": unknown, and hints for zones are of no use
 	// ReferenceGrants: a backend in another namespace than the route's and the parent Service's needs one.
 	ReferenceGrants bool
 	ControllerName  string // what statuses are signed with
@@ -29,6 +30,7 @@ type Result struct {
 	Endpoints []model.EndpointSet // those that the Services name, and no others
 	Flags     map[netip.AddrPort]Flags
 	Statuses  []RouteStatus
+	Events    []Event
 	Warnings  []string // what is wrong with objects that have no status of ours
 }
 
@@ -47,7 +49,7 @@ type RouteStatus struct {
 // Compile derives the result. It does not edit the objects.
 func Compile(in *objects.Set, opts Options) *Result {
 	ix := newIndex(in, opts)
-	res := &Result{Flags: map[netip.AddrPort]Flags{}, Statuses: ix.statuses()}
+	res := &Result{Flags: map[netip.AddrPort]Flags{}, Statuses: ix.statuses(), Events: ix.events()}
 	needed := map[model.EndpointsKey]bool{}
 	for _, key := range slices.SortedFunc(maps.Keys(ix.services), model.ServiceKey.Compare) {
 		u := ix.unit(key)
@@ -57,14 +59,13 @@ func Compile(in *objects.Set, opts Options) *Result {
 		}
 		res.Services = append(res.Services, u.service)
 		maps.Copy(res.Flags, u.flags)
-		for _, k := range u.endpoints() {
+		for k := range u.service.EndpointSets() {
 			needed[k] = true
 		}
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(needed), model.EndpointsKey.Compare) {
 		res.Endpoints = append(res.Endpoints, ix.endpoints(k))
 	}
-	res.Warnings = append(res.Warnings, ix.lost(res.Endpoints)...)
 	return res
 }
 

@@ -1,9 +1,9 @@
 package compile
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -27,6 +27,7 @@ func (ix *index) endpoints(key model.EndpointsKey) model.EndpointSet {
 	if port.AppProtocol != nil {
 		set.AppProtocol = *port.AppProtocol
 	}
+	set.Affinity = affinity(s)
 	local := s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
 	var ready, terminating []model.Endpoint
 	for _, slice := range ix.slices[service] {
@@ -50,25 +51,54 @@ func (ix *index) endpoints(key model.EndpointsKey) model.EndpointSet {
 			}
 		}
 	}
-	if len(ready) == 0 {
+	switch {
+	case len(ready) == 0:
 		ready = terminating
+	case !local:
+		ready = ix.near(ready)
 	}
 	set.Endpoints = append(set.Endpoints, distinct(ready)...)
 	return set
 }
 
-// lost tells what Services lose by being routed.
-func (ix *index) lost(sets []model.EndpointSet) []string {
-	var found []string
-	for i := range sets {
-		key := model.ServiceKey{Namespace: sets[i].Namespace, Name: sets[i].Name}
-		s := ix.services[key]
-		if s == nil || s.Spec.SessionAffinity != corev1.ServiceAffinityClientIP || i > 0 && sets[i-1].Namespace == key.Namespace && sets[i-1].Name == key.Name {
-			continue
+// near keeps the endpoints that the hints of their slices give to our node, or else to our zone, by the rules of kube-proxy:
+// all endpoints need to have such hints, and one has to be for us; otherwise all are used.
+func (ix *index) near(ready []model.Endpoint) []model.Endpoint {
+	for _, by := range []struct {
+		us    string
+		hints func(*model.Endpoint) []string
+	}{
+		{ix.opts.Node, func(e *model.Endpoint) []string { return e.ForNodes }},
+		{ix.opts.Zone, func(e *model.Endpoint) []string { return e.ForZones }},
+	} {
+		var ours []model.Endpoint
+		all := by.us != ""
+		for i := range ready {
+			hints := by.hints(&ready[i])
+			all = all && len(hints) > 0
+			if slices.Contains(hints, by.us) {
+				ours = append(ours, ready[i])
+			}
 		}
-		found = append(found, fmt.Sprintf("Service %s: sessionAffinity ClientIP is not kept for routed traffic yet", key))
+		if all && len(ours) > 0 {
+			return ours
+		}
 	}
-	return found
+	return ready
+}
+
+// usualAffinity is what the API server writes where a Service says no more than ClientIP.
+const usualAffinity = 3 * time.Hour
+
+// affinity is for how long a client stays with an endpoint; 0: not at all. A client pod has the one address.
+func affinity(s *corev1.Service) model.Duration {
+	if s.Spec.SessionAffinity != corev1.ServiceAffinityClientIP {
+		return 0
+	}
+	if c := s.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil && *c.ClientIP.TimeoutSeconds > 0 {
+		return model.Duration(time.Duration(*c.ClientIP.TimeoutSeconds) * time.Second)
+	}
+	return model.Duration(usualAffinity)
 }
 
 // targetPort is the number that a slice has for a Service port; 0: none. A named target port may have another number

@@ -170,18 +170,72 @@ func TestA66InternalTrafficPolicyLocal(t *testing.T) {
 	expect(t, "where no node is known", endpointsOf(res, "shop/web"), "10.0.0.2:8080")
 }
 
-// What a Service does by itself and the proxy does not is at least told.
-func TestA66AffinityThatIsLostIsTold(t *testing.T) {
-	sticky := func(s *corev1.Service) {
-		s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
-		s.Spec.Ports = append(s.Spec.Ports, tcp(81, "admin"))
+// ClientIP affinity goes on where a route applies, for as long as the Service says.
+func TestA66AffinityIsKept(t *testing.T) {
+	sticky := func(seconds *int32) func(*corev1.Service) {
+		return func(s *corev1.Service) {
+			s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+			if seconds != nil {
+				s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: seconds}}
+			}
+		}
 	}
-	const want = "Service shop/web: sessionAffinity ClientIP is not kept for routed traffic yet"
-	expect(t, "sticky", strings.Join(routed(t, sticky).Warnings, "\n"), want)
-	expect(t, "not sticky", strings.Join(routed(t, nil).Warnings, "\n"), "")
-	web := service("shop/web", "10.96.0.1")
-	sticky(web)
-	expect(t, "without a route", strings.Join(result(t, web).Warnings, "\n"), "")
+	for name, c := range map[string]struct {
+		edit func(*corev1.Service)
+		want string
+	}{
+		"none":        {nil, "0s"},
+		"said":        {sticky(new(int32(90))), "1m30s"},
+		"the default": {sticky(nil), "3h0m0s"},
+	} {
+		res := routed(t, c.edit)
+		expect(t, name, res.Endpoints[0].Affinity.String(), c.want)
+		expect(t, name, strings.Join(res.Warnings, "\n"), "")
+	}
+}
+
+// hints are followed as kube-proxy follows them: those for nodes first, then those for zones; only when every endpoint
+// that is ready has one, and one is for us. Where traffic stays on the node, they have no part.
+func TestA66HintsAreFollowed(t *testing.T) {
+	hinted := func(addr string, zones, nodes []string) discoveryv1.Endpoint {
+		e := endpointAt(addr, func(e *discoveryv1.Endpoint) { e.Hints = &discoveryv1.EndpointHints{} })
+		for _, z := range zones {
+			e.Hints.ForZones = append(e.Hints.ForZones, discoveryv1.ForZone{Name: z})
+		}
+		for _, n := range nodes {
+			e.Hints.ForNodes = append(e.Hints.ForNodes, discoveryv1.ForNode{Name: n})
+		}
+		return e
+	}
+	gone := func(e discoveryv1.Endpoint) discoveryv1.Endpoint {
+		e.Conditions = discoveryv1.EndpointConditions{Ready: new(false), Serving: new(true), Terminating: new(true)}
+		return e
+	}
+	z := func(names ...string) []string { return names }
+	for name, c := range map[string]struct {
+		all  []discoveryv1.Endpoint
+		want string
+	}{
+		"ours":               {some(hinted("10.0.0.1", z("z1"), nil), hinted("10.0.0.2", z("z2"), nil)), "10.0.0.1:8080"},
+		"several zones":      {some(hinted("10.0.0.1", z("z2"), nil), hinted("10.0.0.2", z("z2", "z1"), nil)), "10.0.0.2:8080"},
+		"none is ours":       {some(hinted("10.0.0.1", z("z2"), nil), hinted("10.0.0.2", z("z3"), nil)), "10.0.0.1:8080, 10.0.0.2:8080"},
+		"one has no hint":    {some(hinted("10.0.0.1", z("z1"), nil), endpointAt("10.0.0.2")), "10.0.0.1:8080, 10.0.0.2:8080"},
+		"nodes before zones": {some(hinted("10.0.0.1", z("z1"), z("n2")), hinted("10.0.0.2", z("z2"), z("n1"))), "10.0.0.2:8080"},
+		"nodes elsewhere":    {some(hinted("10.0.0.1", z("z1"), z("n2")), hinted("10.0.0.2", z("z2"), z("n3"))), "10.0.0.1:8080"},
+		"only what is ready": {some(hinted("10.0.0.1", z("z1"), nil), gone(endpointAt("10.0.0.2"))), "10.0.0.1:8080"},
+		"ours is not ready":  {some(gone(hinted("10.0.0.1", z("z1"), nil)), hinted("10.0.0.2", z("z2"), nil)), "10.0.0.2:8080"},
+		"none is ready":      {some(gone(hinted("10.0.0.1", z("z2"), nil)), gone(hinted("10.0.0.2", z("z1"), nil))), "10.0.0.1:8080 terminating, 10.0.0.2:8080 terminating"},
+	} {
+		expect(t, name, endpointsOf(routed(t, nil, slice("shop/web", "s", c.all)), "shop/web"), c.want)
+	}
+	local := func(s *corev1.Service) {
+		s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal)
+	}
+	here := func(e *discoveryv1.Endpoint) { e.NodeName = new("n1") }
+	both := some(hinted("10.0.0.1", z("z1"), nil), hinted("10.0.0.2", z("z2"), nil))
+	here(&both[0])
+	here(&both[1])
+	expect(t, "on the node", endpointsOf(routed(t, local, slice("shop/web", "s", both)), "shop/web"), "10.0.0.1:8080, 10.0.0.2:8080")
 }
 
 func TestA73TheSetCarriesTheBackendsAppProtocol(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
 func edit(e gatewayv1.HTTPHeaderFilter) gatewayv1.HTTPRouteFilter {
@@ -21,7 +23,7 @@ func fields(pairs ...string) []gatewayv1.HTTPHeader {
 	return all
 }
 
-func TestF10RequestHeaderModifier(t *testing.T) {
+func TestF10HeaderModifiers(t *testing.T) {
 	for name, c := range map[string]struct {
 		in   gatewayv1.HTTPHeaderFilter
 		want string // JSON of the model's filter, or
@@ -53,10 +55,25 @@ func TestF10RequestHeaderModifier(t *testing.T) {
 		"a tab and UTF-8":          {gatewayv1.HTTPHeaderFilter{Set: fields("a", "x\tü")}, `{"set":[{"name":"a","value":"x\tü"}]}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			atRule := ruleWith("/", func(r *gatewayv1.HTTPRouteRule) { r.Filters = []gatewayv1.HTTPRouteFilter{edit(c.in)} })
-			atBackend := ruleWith("/", func(r *gatewayv1.HTTPRouteRule) { r.BackendRefs[0].Filters = []gatewayv1.HTTPRouteFilter{edit(c.in)} })
-			for place, rule := range map[string]gatewayv1.HTTPRouteRule{"filters[0]": atRule, "backendRefs[0].filters[0]": atBackend} {
+			atRule := func(f gatewayv1.HTTPRouteFilter) gatewayv1.HTTPRouteRule {
+				return ruleWith("/", func(r *gatewayv1.HTTPRouteRule) { r.Filters = []gatewayv1.HTTPRouteFilter{f} })
+			}
+			atBackend := func(f gatewayv1.HTTPRouteFilter) gatewayv1.HTTPRouteRule {
+				return ruleWith("/", func(r *gatewayv1.HTTPRouteRule) { r.BackendRefs[0].Filters = []gatewayv1.HTTPRouteFilter{f} })
+			}
+			ofResponse := gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterResponseHeaderModifier, ResponseHeaderModifier: &c.in}
+			for place, rule := range map[string]gatewayv1.HTTPRouteRule{
+				"filters[0]": atRule(edit(c.in)), "backendRefs[0].filters[0]": atBackend(edit(c.in)),
+				"filters[0]: ": atRule(ofResponse), "backendRefs[0].filters[0]: ": atBackend(ofResponse),
+			} {
 				r := onlyRule(t, result(t, service("shop/web", "10.96.0.1"), route("shop/r", to("shop/web"), rule)))
+				place, isResponse := strings.CutSuffix(place, ": ")
+				if isResponse && (strings.Contains(c.bad, "can be set, but") || strings.Contains(c.bad, "a host and perhaps a port")) {
+					if r.Fail != nil { // a response's Host is a header like any other
+						t.Errorf("%s of a response: the rule's failure is %+v", place, r.Fail)
+					}
+					continue
+				}
 				if c.bad != "" {
 					if r.Fail == nil || r.Fail.Status != 500 || !strings.HasPrefix(r.Fail.Reason, place+": ") || !strings.Contains(r.Fail.Reason, c.bad) {
 						t.Errorf("%s: the rule's failure is %+v", place, r.Fail)
@@ -73,7 +90,11 @@ func TestF10RequestHeaderModifier(t *testing.T) {
 				if len(filters) != 1 || r.Fail != nil {
 					t.Fatalf("%s: the rule is %+v", place, r)
 				}
-				got, err := json.Marshal(filters[0].RequestHeaders)
+				edited := filters[0].RequestHeaders
+				if isResponse {
+					edited = filters[0].ResponseHeaders
+				}
+				got, err := json.Marshal(edited)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -97,50 +118,36 @@ func TestF5WhatIsNotSupportedAnswers500(t *testing.T) {
 			r.BackendRefs[0].Filters = []gatewayv1.HTTPRouteFilter{{Type: types}}
 		}
 	}
-	duration := func(request, backendRequest string) func(*gatewayv1.HTTPRouteRule) {
-		return func(r *gatewayv1.HTTPRouteRule) {
-			r.Timeouts = &gatewayv1.HTTPRouteTimeouts{}
-			if request != "" {
-				r.Timeouts.Request = new(gatewayv1.Duration(request))
-			}
-			if backendRequest != "" {
-				r.Timeouts.BackendRequest = new(gatewayv1.Duration(backendRequest))
-			}
-		}
-	}
-	retry := func(attempts *int) func(*gatewayv1.HTTPRouteRule) {
-		return func(r *gatewayv1.HTTPRouteRule) { r.Retry = &gatewayv1.HTTPRouteRetry{Attempts: attempts} }
-	}
 	for name, c := range map[string]struct {
 		edit func(*gatewayv1.HTTPRouteRule)
 		bad  string // "": it works
 	}{
-		"redirect":              {ofType("RequestRedirect"), "filters[0]: filter RequestRedirect is not supported"},
-		"rewrite":               {ofType("URLRewrite"), "filter URLRewrite"},
-		"response headers":      {ofType("ResponseHeaderModifier"), "filter ResponseHeaderModifier"},
-		"mirror":                {ofType("RequestMirror"), "filter RequestMirror"},
-		"CORS":                  {ofType("CORS"), "filter CORS"},
-		"external auth":         {ofType("ExternalAuth"), "filter ExternalAuth"},
-		"M-20: of tomorrow":     {ofType("Teleport"), "filter Teleport"},
-		"without its part":      {ofType("RequestHeaderModifier"), "has no requestHeaderModifier"},
-		"the first is told":     {ofType("CORS", "URLRewrite"), "filters[0]: filter CORS"},
-		"F-6: of a backend":     {ofBackend("URLRewrite"), "backendRefs[0].filters[0]: filter URLRewrite"},
-		"time-out of a request": {duration("1s", ""), "timeouts"},
-		"time-out of a try":     {duration("", "10ms"), "timeouts"},
-		"a time-out like none":  {duration("soon", ""), "timeouts"},
-		"B-43: 0s is none":      {duration("0s", "0h0m0s"), ""},
-		"no time-out at all":    {duration("", ""), ""},
-		"B-51: retry once":      {retry(nil), "retry"},
-		"B-51: retry twice":     {retry(new(2)), "retry"},
-		"B-51: 0 attempts":      {retry(new(0)), ""},
+		"external auth":                       {ofType("ExternalAuth"), "filters[0]: filter ExternalAuth is not supported"},
+		"M-20: of tomorrow":                   {ofType("Teleport"), "filter Teleport is not supported"},
+		"request headers without their part":  {ofType("RequestHeaderModifier"), "has no requestHeaderModifier"},
+		"response headers without their part": {ofType("ResponseHeaderModifier"), "has no responseHeaderModifier"},
+		"a rewrite without its part":          {ofType("URLRewrite"), "has no urlRewrite"},
+		"a mirror without its part":           {ofType("RequestMirror"), "has no requestMirror"},
+		"a redirect without its part":         {ofType("RequestRedirect"), "has no requestRedirect"},
+		"CORS without its part":               {ofType("CORS"), "has no cors"},
+		"the first is told":                   {ofType("ExternalAuth", "CORS"), "filters[0]: filter ExternalAuth"},
+		"F-6: a backend's redirect":           {ofBackend("RequestRedirect"), "backendRefs[0].filters[0]: filter RequestRedirect is not supported for one backend"},
+		"F-6: a backend's mirror":             {ofBackend("RequestMirror"), "backendRefs[0].filters[0]: filter RequestMirror is not supported for one backend"},
+		"F-6: a backend's CORS":               {ofBackend("CORS"), "backendRefs[0].filters[0]: filter CORS is not supported for one backend"},
+		"F-6: a backend's auth":               {ofBackend("ExternalAuth"), "backendRefs[0].filters[0]: filter ExternalAuth is not supported"},
 		"session persistence": {func(r *gatewayv1.HTTPRouteRule) {
 			r.SessionPersistence = &gatewayv1.SessionPersistence{} //nolint:staticcheck // deprecated, and still in the experimental CRD
 		}, "sessionPersistence"},
 		"nothing of that sort": {func(*gatewayv1.HTTPRouteRule) {}, ""},
 		"after one that is": {func(r *gatewayv1.HTTPRouteRule) {
-			r.Filters = []gatewayv1.HTTPRouteFilter{setHeader("a", "b"), {Type: "CORS"}}
-		}, "filters[1]: filter CORS"},
-		"no default for a match": {func(r *gatewayv1.HTTPRouteRule) { r.Matches = nil; unsupported(r) }, "filter CORS"},
+			r.Filters = []gatewayv1.HTTPRouteFilter{setHeader("a", "b"), {Type: "ExternalAuth"}}
+		}, "filters[1]: filter ExternalAuth"},
+		"what the rule also says is not done": {func(r *gatewayv1.HTTPRouteRule) {
+			unsupported(r)
+			r.Timeouts = &gatewayv1.HTTPRouteTimeouts{Request: new(gatewayv1.Duration("1s"))}
+			r.Retry = &gatewayv1.HTTPRouteRetry{}
+		}, "filter ExternalAuth"},
+		"no default for a match": {func(r *gatewayv1.HTTPRouteRule) { r.Matches = nil; unsupported(r) }, "filter ExternalAuth"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			res := result(t, service("shop/web", "10.96.0.1"),
@@ -155,7 +162,8 @@ func TestF5WhatIsNotSupportedAnswers500(t *testing.T) {
 				return
 			}
 			expect(t, "status", statusOf(res, "shop/r"), good+" PartiallyInvalid=True/UnsupportedValue")
-			if narrow.Fail == nil || narrow.Fail.Status != 500 || !strings.Contains(narrow.Fail.Reason, c.bad) || len(narrow.Filters)+len(narrow.Backends) != 0 {
+			if narrow.Fail == nil || narrow.Fail.Status != 500 || !strings.Contains(narrow.Fail.Reason, c.bad) || len(narrow.Filters)+len(narrow.Backends) != 0 ||
+				narrow.Timeouts != (model.Timeouts{}) || narrow.Retry != nil {
 				t.Errorf("the rule is %+v, its failure %+v", narrow, narrow.Fail)
 			}
 		})
@@ -194,12 +202,12 @@ func TestF5ExtensionsAreReferencesThatLeadNowhere(t *testing.T) {
 // F-2, F-6: filters are in the order of the list, and a backend's are its own.
 func TestF2FiltersKeepTheirOrderAndTheirPlace(t *testing.T) {
 	res := result(t, service("shop/web", "10.96.0.1"), route("shop/r", to("shop/web"), ruleWith("/", func(r *gatewayv1.HTTPRouteRule) {
-		r.Filters = []gatewayv1.HTTPRouteFilter{setHeader("x", "1"), setHeader("x", "2")}
+		r.Filters = []gatewayv1.HTTPRouteFilter{rewrite("a.example", nil), setHeader("x", "1")}
 		r.BackendRefs = append(r.BackendRefs, backend("shop/web"))
 		r.BackendRefs[1].Filters = []gatewayv1.HTTPRouteFilter{setHeader("x", "3")}
 	})))
 	r := onlyRule(t, res)
-	if len(r.Filters) != 2 || r.Filters[0].RequestHeaders.Set[0].Value != "1" || r.Filters[1].RequestHeaders.Set[0].Value != "2" {
+	if len(r.Filters) != 2 || r.Filters[0].Rewrite.Host != "a.example" || r.Filters[1].RequestHeaders.Set[0].Value != "1" {
 		t.Errorf("the rule's filters are %+v", r.Filters)
 	}
 	if len(r.Backends[0].Filters) != 0 || len(r.Backends[1].Filters) != 1 || r.Backends[1].Filters[0].RequestHeaders.Set[0].Value != "3" {

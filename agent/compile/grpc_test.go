@@ -113,7 +113,7 @@ func TestM30Calls(t *testing.T) {
 }
 
 // F-5, F-1: what is not supported is not skipped, as in an HTTPRoute.
-func TestF5WhatAGRPCRouteAsksForAndIsNotSupportedFails(t *testing.T) {
+func TestF5FiltersOfAGRPCRoute(t *testing.T) {
 	filter := func(all ...gatewayv1.GRPCRouteFilter) func(*gatewayv1.GRPCRouteRule) {
 		return func(r *gatewayv1.GRPCRouteRule) { r.Filters = all }
 	}
@@ -123,20 +123,29 @@ func TestF5WhatAGRPCRouteAsksForAndIsNotSupportedFails(t *testing.T) {
 	set := gatewayv1.GRPCRouteFilter{Type: "RequestHeaderModifier", RequestHeaderModifier: setHeader("a", "b").RequestHeaderModifier}
 	twice := gatewayv1.GRPCRouteFilter{Type: "RequestHeaderModifier", RequestHeaderModifier: &gatewayv1.HTTPHeaderFilter{Set: fields("a", "1"), Remove: []string{"A"}}}
 	mirror := gatewayv1.GRPCRouteFilter{Type: "RequestMirror", RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{BackendRef: backend("shop/web").BackendObjectReference}}
+	response := gatewayv1.GRPCRouteFilter{Type: "ResponseHeaderModifier", ResponseHeaderModifier: set.RequestHeaderModifier}
+	tooMany := gatewayv1.GRPCRouteFilter{Type: "RequestMirror", RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{
+		BackendRef: backend("shop/web").BackendObjectReference, Percent: new(int32(101)),
+	}}
 	for name, c := range map[string]struct {
 		edit func(*gatewayv1.GRPCRouteRule)
 		bad  string // "": it works
 	}{
-		"request headers":              {filter(set), ""},
-		"request headers of a backend": {ofBackend(set), ""},
-		"F-11: one header twice":       {filter(twice), "filters[0]: header \"A\" is named by set and by remove"},
-		"response headers":             {filter(gatewayv1.GRPCRouteFilter{Type: "ResponseHeaderModifier", ResponseHeaderModifier: set.RequestHeaderModifier}), "filters[0]: filter ResponseHeaderModifier is not supported"},
-		"mirror":                       {filter(set, mirror), "filters[1]: filter RequestMirror"},
-		"M-20: of an HTTPRoute":        {filter(gatewayv1.GRPCRouteFilter{Type: "RequestRedirect"}), "filters[0]: filter RequestRedirect"},
-		"M-20: of tomorrow":            {filter(gatewayv1.GRPCRouteFilter{Type: "Teleport"}), "filter Teleport"},
-		"without its part":             {filter(gatewayv1.GRPCRouteFilter{Type: "RequestHeaderModifier"}), "has no requestHeaderModifier"},
-		"F-6: of a backend":            {ofBackend(mirror), "backendRefs[0].filters[0]: filter RequestMirror"},
-		"4.6: session persistence":     {func(r *gatewayv1.GRPCRouteRule) { r.SessionPersistence = &gatewayv1.SessionPersistence{} }, "sessionPersistence"}, //nolint:staticcheck // deprecated, and still in the experimental CRD
+		"request headers":               {filter(set), ""},
+		"request headers of a backend":  {ofBackend(set), ""},
+		"F-11: one header twice":        {filter(twice), "filters[0]: header \"A\" is named by set and by remove"},
+		"response headers":              {filter(response), ""},
+		"response headers of a backend": {ofBackend(response), ""},
+		"mirror":                        {filter(mirror), ""},
+		"F-3: the same twice":           {filter(set, mirror, mirror, set), "filters[3]: there is another RequestHeaderModifier before it"},
+		"F-51: of a mirror":             {filter(tooMany), "filters[0]: requestMirror.percent: 101 is not from 0 to 100"},
+		"M-36: a redirect":              {filter(gatewayv1.GRPCRouteFilter{Type: "RequestRedirect"}), "filters[0]: filter RequestRedirect is none of a GRPCRoute's"},
+		"M-36: a rewrite of a backend":  {ofBackend(gatewayv1.GRPCRouteFilter{Type: "URLRewrite"}), "backendRefs[0].filters[0]: filter URLRewrite is none of a GRPCRoute's"},
+		"M-36: CORS":                    {filter(gatewayv1.GRPCRouteFilter{Type: "CORS"}), "filter CORS is none of a GRPCRoute's"},
+		"M-20: of tomorrow":             {filter(gatewayv1.GRPCRouteFilter{Type: "Teleport"}), "filter Teleport"},
+		"without its part":              {filter(gatewayv1.GRPCRouteFilter{Type: "RequestHeaderModifier"}), "has no requestHeaderModifier"},
+		"F-6: of a backend":             {ofBackend(mirror), "backendRefs[0].filters[0]: filter RequestMirror"},
+		"4.6: session persistence":      {func(r *gatewayv1.GRPCRouteRule) { r.SessionPersistence = &gatewayv1.SessionPersistence{} }, "sessionPersistence"}, //nolint:staticcheck // deprecated, and still in the experimental CRD
 	} {
 		t.Run(name, func(t *testing.T) {
 			res := result(t, service("shop/web", "10.96.0.1"), grpcRoute("shop/r", to("shop/web"), callsWith(c.edit), gatewayv1.GRPCRouteRule{}))
@@ -315,7 +324,7 @@ func TestA53EachSetHasAKindOfItsOwn(t *testing.T) {
 // A-44, A-44b: what does not attach, or keeps no rule, takes no port. What only fails keeps its match, and so the port.
 func TestA44AGRPCRouteThatIsAbsentTakesNoPort(t *testing.T) {
 	dropped := callsWith(func(r *gatewayv1.GRPCRouteRule) { r.Matches = []gatewayv1.GRPCRouteMatch{rpc("Glob", "*", "")} })
-	failed := callsWith(func(r *gatewayv1.GRPCRouteRule) { r.Filters = []gatewayv1.GRPCRouteFilter{{Type: "RequestMirror"}} })
+	failed := callsWith(func(r *gatewayv1.GRPCRouteRule) { r.Filters = []gatewayv1.GRPCRouteFilter{{Type: "Teleport"}} })
 	for name, c := range map[string]struct {
 		calls    *gatewayv1.GRPCRoute
 		takes    bool

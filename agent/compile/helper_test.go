@@ -204,7 +204,7 @@ func setOf(all ...any) *objects.Set {
 
 // options are those of an agent with its defaults.
 func options() compile.Options {
-	return compile.Options{Node: "n1", ReferenceGrants: true, ControllerName: "sluice.dev/mesh"}
+	return compile.Options{Node: "n1", Zone: "z1", ReferenceGrants: true, ControllerName: "sluice.dev/mesh"}
 }
 
 // result compiles objects. Whatever they are, the proxy has to be able to take the result.
@@ -344,4 +344,46 @@ func endpointsOf(res *compile.Result, key string) string {
 		return strings.Join(all, ", ")
 	}
 	return "unknown"
+}
+
+// rewrite changes the host, the path, or both.
+func rewrite(host string, p *gatewayv1.HTTPPathModifier) gatewayv1.HTTPRouteFilter {
+	f := gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterURLRewrite, URLRewrite: &gatewayv1.HTTPURLRewriteFilter{Path: p}}
+	if host != "" {
+		f.URLRewrite.Hostname = new(gatewayv1.PreciseHostname(host))
+	}
+	return f
+}
+
+func redirect(edit func(*gatewayv1.HTTPRequestRedirectFilter)) gatewayv1.HTTPRouteFilter {
+	f := gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestRedirect, RequestRedirect: &gatewayv1.HTTPRequestRedirectFilter{}}
+	edit(f.RequestRedirect)
+	return f
+}
+
+// mirror copies requests to port 80 of a Service, all of them unless edits say otherwise.
+func mirror(key string, edits ...func(*gatewayv1.HTTPRequestMirrorFilter)) gatewayv1.HTTPRouteFilter {
+	f := gatewayv1.HTTPRouteFilter{
+		Type:          gatewayv1.HTTPRouteFilterRequestMirror,
+		RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{BackendRef: backend(key).BackendObjectReference},
+	}
+	for _, edit := range edits {
+		edit(f.RequestMirror)
+	}
+	return f
+}
+
+func cors(edit func(*gatewayv1.HTTPCORSFilter)) gatewayv1.HTTPRouteFilter {
+	f := gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterCORS, CORS: &gatewayv1.HTTPCORSFilter{}}
+	edit(f.CORS)
+	return f
+}
+
+// replacePath and replacePrefix are the ways to change a path.
+func replacePath(value string) *gatewayv1.HTTPPathModifier {
+	return &gatewayv1.HTTPPathModifier{Type: gatewayv1.FullPathHTTPPathModifier, ReplaceFullPath: &value}
+}
+
+func replacePrefix(value string) *gatewayv1.HTTPPathModifier {
+	return &gatewayv1.HTTPPathModifier{Type: gatewayv1.PrefixMatchHTTPPathModifier, ReplacePrefixMatch: &value}
 }

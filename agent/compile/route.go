@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,20 +35,24 @@ func (r *route) isGRPC() bool { return r.ref.Kind == kindGRPCRoute }
 // rule is one rule of a route. A rule whose match cannot be implemented is dropped. One with a filter or a setting that
 // must not be skipped keeps its match and answers every request 500, so that no broader rule takes its traffic (A-45, F-5).
 type rule struct {
-	label      string // how messages name it
-	filters    []gatewayv1.HTTPRouteFilter
-	backends   []gatewayv1.HTTPBackendRef
-	compiled   model.Rule // without backends
-	dropped    string     // why it is dropped
-	failed     string     // why it fails, when that is the rule's own fault
-	unresolved []refFault // references of its filters that lead nowhere; they too make it fail
+	label    string // how messages name it
+	filters  []gatewayv1.HTTPRouteFilter
+	backends []gatewayv1.HTTPBackendRef
+
+	compiled       model.Rule       // without backends; its mirrors are without targets
+	backendFilters [][]model.Filter // of each backend
+
+	dropped    string                         // why it is dropped
+	failed     string                         // why it fails, when that is the rule's own fault
+	reason     gatewayv1.RouteConditionReason // what the API calls that
+	unresolved []refFault                     // references of its filters that lead nowhere; they too make it fail
 }
 
 // newRule compiles a rule, the index-th of its route, except for what depends on the parent.
 func newRule(ref model.RouteRef, index int, from *ruleSource) *rule {
 	r := &rule{
-		label: fmt.Sprintf("rules[%d]", index), filters: from.filters, backends: from.backends,
-		compiled: model.Rule{Route: ref, Index: index, Matches: from.matches},
+		label: fmt.Sprintf("rules[%d]", index), filters: from.filters, backends: from.backends, reason: gatewayv1.RouteReasonUnsupportedValue,
+		compiled: model.Rule{Route: ref, Index: index, Matches: from.matches, Timeouts: from.policy.timeouts, Retry: from.policy.retry},
 	}
 	if from.name != nil && *from.name != "" {
 		r.compiled.Name = string(*from.name)
@@ -56,45 +61,65 @@ func newRule(ref model.RouteRef, index int, from *ruleSource) *rule {
 	if from.badMatch != nil {
 		r.dropped = from.badMatch.Error()
 	}
-	r.fail(from.unsupported)
-	for i := range r.filters {
-		r.addFilter(fmt.Sprintf("filters[%d]", i), &r.filters[i])
-	}
-	for i := range r.backends {
-		filters := r.backends[i].Filters
-		for j := range filters {
-			if filters[j].Type == gatewayv1.HTTPRouteFilterExtensionRef {
-				continue // it makes that backend invalid, not the rule
-			}
-			if err := checkFilter(&filters[j]); err != nil { // F-6
-				r.fail(fmt.Errorf("backendRefs[%d].filters[%d]: %w", i, j, err))
-			}
-		}
-	}
+	r.fail(from.policy.bad)
+	r.addFilters(filterPlace{kind: ref.Kind, prefix: prefixOf(from.matches)})
 	r.compiled.Fail = r.failure()
-	if r.compiled.Fail != nil {
-		r.compiled.Filters = nil // nobody runs them
+	if r.compiled.Fail != nil { // nobody runs the rest
+		r.compiled.Filters, r.compiled.Timeouts, r.compiled.Retry = nil, model.Timeouts{}, nil
 	}
 	return r
 }
 
+// addFilters adds the filters of the rule and those of its backends.
+func (r *rule) addFilters(at filterPlace) {
+	for i := range r.filters {
+		r.addFilter(fmt.Sprintf("filters[%d]", i), &r.filters[i], at)
+	}
+	r.fail(checkTogether(r.filters))
+	r.fail(checkRedirected(r.filters, len(r.backends)))
+	at.ofBackend = true
+	for i := range r.backends {
+		label := fmt.Sprintf("backendRefs[%d]", i)
+		var compiled []model.Filter
+		for j := range r.backends[i].Filters {
+			from := &r.backends[i].Filters[j]
+			if from.Type == gatewayv1.HTTPRouteFilterExtensionRef {
+				continue // it makes that backend invalid, not the rule
+			}
+			f, err := compileFilter(from, at)
+			if err != nil { // F-6
+				r.fail(fmt.Errorf("%s.filters[%d]: %w", label, j, err))
+			}
+			compiled = append(compiled, f)
+		}
+		if err := checkTogether(r.backends[i].Filters); err != nil {
+			r.fail(fmt.Errorf("%s.%w", label, err))
+		}
+		r.backendFilters = append(r.backendFilters, compiled)
+	}
+}
+
 // addFilter adds a filter of the rule. An ExtensionRef is a reference that leads nowhere: there are no extensions (F-5).
-func (r *rule) addFilter(at string, f *gatewayv1.HTTPRouteFilter) {
-	if f.Type == gatewayv1.HTTPRouteFilterExtensionRef {
-		r.unresolved = append(r.unresolved, extensionFault(r.label+"."+at, f))
+func (r *rule) addFilter(label string, from *gatewayv1.HTTPRouteFilter, at filterPlace) {
+	if from.Type == gatewayv1.HTTPRouteFilterExtensionRef {
+		r.unresolved = append(r.unresolved, extensionFault(r.label+"."+label, from))
 		return
 	}
-	if err := checkFilter(f); err != nil {
-		r.fail(fmt.Errorf("%s: %w", at, err))
-		return
+	f, err := compileFilter(from, at)
+	if err != nil {
+		r.fail(fmt.Errorf("%s: %w", label, err))
 	}
-	r.compiled.Filters = append(r.compiled.Filters, compileFilter(f))
+	r.compiled.Filters = append(r.compiled.Filters, f)
 }
 
 // fail notes why every request of the rule is answered 500; the first reason is the one that is told.
 func (r *rule) fail(err error) {
-	if err != nil && r.failed == "" {
-		r.failed = err.Error()
+	if err == nil || r.failed != "" {
+		return
+	}
+	r.failed = err.Error()
+	if _, is := errors.AsType[incompatible](err); is {
+		r.reason = gatewayv1.RouteReasonIncompatibleFilters // F-4
 	}
 }
 

@@ -10,12 +10,12 @@ import (
 // ruleSource is a rule of a route of either kind in one form. What filters and backends of GRPCRoutes have, those of
 // HTTPRoutes have too, so theirs is the form.
 type ruleSource struct {
-	name        *gatewayv1.SectionName
-	matches     []model.Match
-	badMatch    error // why one of the matches cannot be implemented
-	unsupported error // why the rule must not be applied as it is, its filters aside
-	filters     []gatewayv1.HTTPRouteFilter
-	backends    []gatewayv1.HTTPBackendRef
+	name     *gatewayv1.SectionName
+	matches  []model.Match
+	badMatch error // why one of the matches cannot be implemented
+	policy   policy
+	filters  []gatewayv1.HTTPRouteFilter
+	backends []gatewayv1.HTTPBackendRef
 }
 
 // readRoutes reads the routes of all kinds, in no order.
@@ -38,7 +38,7 @@ func readHTTPRoute(o *gatewayv1.HTTPRoute) *route {
 	}
 	for i := range o.Spec.Rules {
 		from := &o.Spec.Rules[i]
-		s := ruleSource{name: from.Name, unsupported: unsupportedSetting(from), filters: from.Filters, backends: from.BackendRefs}
+		s := ruleSource{name: from.Name, policy: compilePolicy(from), filters: from.Filters, backends: from.BackendRefs}
 		s.matches, s.badMatch = compileMatches(from.Matches)
 		r.rules = append(r.rules, newRule(r.ref, i, &s))
 	}
@@ -53,7 +53,7 @@ func readGRPCRoute(o *gatewayv1.GRPCRoute) *route {
 	}
 	for i := range o.Spec.Rules {
 		from := &o.Spec.Rules[i]
-		s := ruleSource{name: from.Name, unsupported: unsupportedGRPCSetting(from), filters: grpcFilters(from.Filters)}
+		s := ruleSource{name: from.Name, policy: compileGRPCPolicy(from), filters: grpcFilters(from.Filters)}
 		for _, b := range from.BackendRefs {
 			s.backends = append(s.backends, gatewayv1.HTTPBackendRef{BackendRef: b.BackendRef, Filters: grpcFilters(b.Filters)})
 		}
@@ -64,7 +64,7 @@ func readGRPCRoute(o *gatewayv1.GRPCRoute) *route {
 }
 
 // grpcFilters gives filters of GRPCRoutes the form of those of HTTPRoutes. A type that only those have keeps its name and has
-// no part, so that it is refused (M-20).
+// no part; it is refused (M-20).
 func grpcFilters(in []gatewayv1.GRPCRouteFilter) []gatewayv1.HTTPRouteFilter {
 	out := make([]gatewayv1.HTTPRouteFilter, 0, len(in))
 	for _, f := range in {

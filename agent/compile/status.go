@@ -35,12 +35,7 @@ func (ix *index) statuses() []RouteStatus {
 
 // conditions are the parent's: Accepted and ResolvedRefs always (S-20), PartiallyInvalid only when true (S-23).
 func (a *attachment) conditions() []metav1.Condition {
-	var invalid []string
-	for _, r := range a.route.rules {
-		if why := r.invalid(); why != "" {
-			invalid = append(invalid, why)
-		}
-	}
+	invalid := a.route.invalidRules()
 	found := []metav1.Condition{a.accepted(invalid), a.resolvedRefs()}
 	if found[0].Status == metav1.ConditionTrue && len(invalid) > 0 {
 		found = append(found, a.condition(gatewayv1.RouteConditionPartiallyInvalid, true, gatewayv1.RouteReasonUnsupportedValue,
@@ -49,14 +44,27 @@ func (a *attachment) conditions() []metav1.Condition {
 	return found
 }
 
+// invalidRules says why rules are not implemented as they are written.
+func (r *route) invalidRules() []string {
+	var invalid []string
+	for _, rule := range r.rules {
+		if why := rule.invalid(); why != "" {
+			invalid = append(invalid, why)
+		}
+	}
+	return invalid
+}
+
+func noRule(invalid []string) string { return "no rule is implemented: " + strings.Join(invalid, "; ") }
+
 // accepted is true when at least one rule is implemented (S-21); missing backends do not matter to it.
 func (a *attachment) accepted(invalid []string) metav1.Condition {
 	switch {
 	case a.refused != "":
 		return a.condition(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonNoMatchingParent, a.refused)
 	case len(invalid) > 0 && len(invalid) == len(a.route.rules): // S-24
-		return a.condition(gatewayv1.RouteConditionAccepted, false, gatewayv1.RouteReasonUnsupportedValue,
-			"no rule is implemented: "+strings.Join(invalid, "; "))
+		return a.condition(gatewayv1.RouteConditionAccepted, false, a.invalidReason(),
+			noRule(invalid))
 	case a.conflicted():
 		return a.condition(gatewayv1.RouteConditionAccepted, false, reasonConflicted, a.describeLost())
 	}
@@ -74,6 +82,16 @@ func (a *attachment) accepted(invalid []string) metav1.Condition {
 		message += "; " + lost
 	}
 	return a.condition(gatewayv1.RouteConditionAccepted, true, gatewayv1.RouteReasonAccepted, message+hostnamesNote(a.route.hostnames))
+}
+
+// invalidReason is why no rule is implemented, where that has one name (F-4).
+func (a *attachment) invalidReason() gatewayv1.RouteConditionReason {
+	for _, r := range a.route.rules {
+		if r.dropped != "" || r.reason != gatewayv1.RouteReasonIncompatibleFilters {
+			return gatewayv1.RouteReasonUnsupportedValue
+		}
+	}
+	return gatewayv1.RouteReasonIncompatibleFilters
 }
 
 // hostnamesNote tells users that hostnames do nothing where the parent is a Service.

@@ -138,29 +138,3 @@ func (b *tableBuilder) add(a *attachment) {
 	b.last = a.route
 	b.table.Rules = append(b.table.Rules, a.rules...)
 }
-
-// endpoints are the sets that the unit names.
-func (u *unit) endpoints() []model.EndpointsKey {
-	var keys []model.EndpointsKey
-	for i := range u.service.Ports {
-		p := &u.service.Ports[i]
-		keys = append(keys, p.Default)
-		tables := []*model.RouteTable{p.Producer}
-		for _, t := range p.Consumers {
-			tables = append(tables, t)
-		}
-		for _, t := range tables {
-			if t == nil {
-				continue
-			}
-			for _, r := range t.Rules {
-				for _, b := range r.Backends {
-					if b.Invalid == "" {
-						keys = append(keys, b.Endpoints)
-					}
-				}
-			}
-		}
-	}
-	return keys
-}

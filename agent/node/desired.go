@@ -2,7 +2,6 @@ package node
 
 import (
 	"iter"
-	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -52,7 +51,7 @@ func (n *Node) compile() {
 	n.desired.problems = in.problems
 	n.resend = true
 	n.pods.SetDesired(enroll.Desired(in.set, n.cfg.Select))
-	n.said.problems(in.problems, result.Warnings)
+	n.said.problems(in.problems, result.Warnings, result.Events)
 }
 
 // addresses yields the frontends of a unit with their ids.
@@ -135,19 +134,8 @@ func numbered(s *model.Service, ids map[netip.AddrPort]uint32) *model.Service {
 // needs adds the endpoints that the units name.
 func needs(units map[model.ServiceKey]*model.Service, into map[model.EndpointsKey]bool) {
 	for _, s := range units {
-		for i := range s.Ports {
-			p := &s.Ports[i]
-			into[p.Default] = true
-			for _, t := range append(slices.Collect(maps.Values(p.Consumers)), p.Producer) {
-				if t == nil {
-					continue
-				}
-				for j := range t.Rules {
-					for _, b := range t.Rules[j].Backends {
-						into[b.Endpoints] = true
-					}
-				}
-			}
+		for key := range s.EndpointSets() {
+			into[key] = true
 		}
 	}
 }

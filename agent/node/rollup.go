@@ -121,13 +121,16 @@ type journal struct {
 	lines map[string]bool
 }
 
-func (j *journal) problems(problems []kube.Problem, warnings []string) {
+func (j *journal) problems(problems []kube.Problem, warnings []string, events []compile.Event) {
 	now := map[string]bool{}
 	for _, p := range problems {
 		now[p.String()] = true
 	}
 	for _, w := range warnings {
 		now[w] = true
+	}
+	for _, e := range events {
+		now[e.String()] = true
 	}
 	for _, line := range slices.Sorted(maps.Keys(now)) {
 		if !j.lines[line] {

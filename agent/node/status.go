@@ -22,6 +22,7 @@ type Status struct {
 	Pods      []PodStatus           `json:"pods"`
 	Frontends []FrontendStatus      `json:"frontends"`
 	Routes    []compile.RouteStatus `json:"routes"`
+	Events    []string              `json:"events"`   // what an operator should notice of routes
 	Problems  []string              `json:"problems"` // of files: file:line: object: reason
 	Warnings  []string              `json:"warnings"` // of objects that have no status of ours
 }
@@ -169,7 +170,7 @@ func (n *Node) describe(proxies []push.Proxy) *Status {
 		Liveness: Liveness{State: n.live.state.String(), Reason: n.live.why},
 		Kernel:   n.describeKernel(),
 		Proxies:  []ProxyStatus{}, Pods: n.describePods(), Frontends: []FrontendStatus{},
-		Routes: []compile.RouteStatus{}, Problems: []string{}, Warnings: []string{},
+		Routes: []compile.RouteStatus{}, Events: []string{}, Problems: []string{}, Warnings: []string{},
 	}
 	for _, p := range proxies {
 		s.Proxies = append(s.Proxies, ProxyStatus{ID: p.ID, PID: p.PID, Since: p.Since, State: stateOf(p), Refused: p.Refused})
@@ -186,6 +187,9 @@ func (n *Node) describe(proxies []push.Proxy) *Status {
 	}
 	s.Routes = append(s.Routes, n.status.routes...)
 	s.Warnings = append(s.Warnings, n.desired.result.Warnings...)
+	for _, e := range n.desired.result.Events {
+		s.Events = append(s.Events, e.String())
+	}
 	for _, p := range n.desired.problems {
 		s.Problems = append(s.Problems, p.String())
 	}

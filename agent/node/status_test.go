@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/sluice-mesh/sluice/agent/compile"
 	"github.com/sluice-mesh/sluice/agent/kube"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
@@ -259,15 +260,19 @@ func TestJournal(t *testing.T) {
 	}}))
 	j := journal{log: log, lines: map[string]bool{}}
 	odd := []kube.Problem{{File: "x.yaml", Reason: "odd"}}
-	j.problems(odd, []string{"a warning"})
-	j.problems(odd, []string{"a warning"})
-	j.problems(odd, nil)
-	j.problems(nil, []string{"a warning"})
+	lost := []compile.Event{{Route: model.RouteRef{Kind: "HTTPRoute", Namespace: "shop", Name: "r"}, Reason: compile.PortLost, Message: "gone"}}
+	j.problems(odd, []string{"a warning"}, nil)
+	j.problems(odd, []string{"a warning"}, nil)
+	j.problems(odd, nil, nil)
+	j.problems(nil, []string{"a warning"}, nil)
+	j.problems(nil, []string{"a warning"}, lost)
+	j.problems(nil, []string{"a warning"}, lost)
 	want := `level=WARN msg="problem in the objects" problem="a warning"
 level=WARN msg="problem in the objects" problem="x.yaml: odd"
 level=INFO msg="problem solved" problem="a warning"
 level=WARN msg="problem in the objects" problem="a warning"
 level=INFO msg="problem solved" problem="x.yaml: odd"
+level=WARN msg="problem in the objects" problem="HTTPRoute shop/r: PortLost: gone"
 `
 	if out.String() != want {
 		t.Errorf("logged:\n%s", out.String())
@@ -297,6 +302,9 @@ func TestA50StatusesOfTwoKindsOfRoutes(t *testing.T) {
 		w.publish(service("a", "10.96.0.1", 80), route("r", "a", "a"), calls)
 		w.soon()
 		w.expect("both", reported(), "GRPCRoute shop/r Accepted, HTTPRoute shop/r Conflicted")
+		if events := w.status().Events; len(events) != 1 || !strings.HasPrefix(events[0], "HTTPRoute shop/r: PortLost: ") {
+			t.Errorf("events: %q", events)
+		}
 		m, err := w.node.Config(w.ctx)
 		if err != nil || !m.Services[0].Ports[0].Producer.GRPC {
 			t.Errorf("the proxies have %+v, %v", m, err)
