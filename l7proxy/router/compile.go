@@ -21,7 +21,7 @@ func Compile(t *model.RouteTable) (*Table, error) {
 	}
 	for i := range t.Rules {
 		for j := range t.Rules[i].Matches {
-			if err := add(i, &t.Rules[i].Matches[j]); err != nil {
+			if err := add(alternative{rule: i, match: j}, &t.Rules[i].Matches[j]); err != nil {
 				return nil, fmt.Errorf("rules[%d].matches[%d].%w", i, j, err)
 			}
 		}
@@ -31,8 +31,8 @@ func Compile(t *model.RouteTable) (*Table, error) {
 }
 
 // add puts one match where its path will be looked for.
-func (t *Table) add(rule int, m *model.Match) error {
-	a := alternative{rule: rule, method: m.Method}
+func (t *Table) add(a alternative, m *model.Match) error {
+	a.method = m.Method
 	var err error
 	if a.headers, err = conditions("headers", m.Headers); err != nil {
 		return err

@@ -37,6 +37,7 @@ type Table struct {
 // alternative is one match of a rule without its path. Lists of them are in order of precedence.
 type alternative struct {
 	rule    int
+	match   int // which of the rule's
 	method  string
 	headers []condition
 	query   []condition

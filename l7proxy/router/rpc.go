@@ -25,8 +25,7 @@ type name struct {
 }
 
 // addRPC puts one match of a gRPC table where its call will be looked for.
-func (t *Table) addRPC(rule int, m *model.Match) error {
-	a := alternative{rule: rule}
+func (t *Table) addRPC(a alternative, m *model.Match) error {
 	c := call{}
 	var err error
 	switch {

@@ -27,25 +27,30 @@ type ServiceDump struct {
 
 // PortDump is one port. A port without tables passes everything on to Default.
 type PortDump struct {
-	Number    uint16           `json:"number"`
-	Name      string           `json:"name,omitempty"`
-	Frontends []model.Frontend `json:"frontends"`
-	Default   string           `json:"default"`
-	Tables    []TableDump      `json:"tables"`
+	Number      uint16           `json:"number"`
+	Name        string           `json:"name,omitempty"`
+	AppProtocol string           `json:"appProtocol,omitempty"`
+	Frontends   []model.Frontend `json:"frontends"`
+	Default     string           `json:"default"`
+	Tables      []TableDump      `json:"tables"`
 }
 
 // TableDump says which routes won on a port, for the clients that it applies to.
 type TableDump struct {
-	Clients  string       `json:"clients"` // a namespace, or what is left of them
-	Explicit bool         `json:"explicit,omitempty"`
-	Routes   []string     `json:"routes"` // in order of precedence
-	Rules    []model.Rule `json:"rules"`  // in order of precedence between equally specific matches
+	Clients   string       `json:"clients"`             // a namespace, or what is left of them
+	Namespace string       `json:"namespace,omitempty"` // of the clients; "": the table is the producer's
+	Explicit  bool         `json:"explicit,omitempty"`
+	GRPC      bool         `json:"grpc,omitempty"`
+	Routes    []string     `json:"routes"` // in order of precedence
+	Rules     []model.Rule `json:"rules"`  // in order of precedence between equally specific matches
 }
 
 // EndpointsDump is one endpoint set.
 type EndpointsDump struct {
-	Set       string         `json:"set"`
-	Endpoints []EndpointDump `json:"endpoints"`
+	Set         string         `json:"set"`
+	AppProtocol string         `json:"appProtocol,omitempty"`
+	Affinity    model.Duration `json:"affinity,omitempty"`
+	Endpoints   []EndpointDump `json:"endpoints"`
 }
 
 // EndpointDump is one endpoint, and the requests that it has now.
@@ -89,24 +94,26 @@ func dumpService(s *model.Service) ServiceDump {
 	d := ServiceDump{Service: s.String()}
 	for i := range s.Ports {
 		p := &s.Ports[i]
-		port := PortDump{Number: p.Number, Name: p.Name, Frontends: p.Frontends, Default: p.Default.String(), Tables: []TableDump{}}
+		port := PortDump{
+			Number: p.Number, Name: p.Name, AppProtocol: p.AppProtocol, Frontends: p.Frontends, Default: p.Default.String(), Tables: []TableDump{},
+		}
 		for _, ns := range slices.Sorted(maps.Keys(p.Consumers)) {
-			port.Tables = append(port.Tables, dumpTable("namespace "+ns, p.Consumers[ns]))
+			port.Tables = append(port.Tables, dumpTable("namespace "+ns, ns, p.Consumers[ns]))
 		}
 		if p.Producer != nil {
 			clients := "all namespaces"
 			if len(p.Consumers) > 0 {
 				clients = "all other namespaces"
 			}
-			port.Tables = append(port.Tables, dumpTable(clients, p.Producer))
+			port.Tables = append(port.Tables, dumpTable(clients, "", p.Producer))
 		}
 		d.Ports = append(d.Ports, port)
 	}
 	return d
 }
 
-func dumpTable(clients string, t *model.RouteTable) TableDump {
-	d := TableDump{Clients: clients, Explicit: t.Explicit, Routes: []string{}, Rules: t.Rules}
+func dumpTable(clients, namespace string, t *model.RouteTable) TableDump {
+	d := TableDump{Clients: clients, Namespace: namespace, Explicit: t.Explicit, GRPC: t.GRPC, Routes: []string{}, Rules: t.Rules}
 	for i := range t.Rules {
 		if route := t.Rules[i].Route.String(); !slices.Contains(d.Routes, route) {
 			d.Routes = append(d.Routes, route)
@@ -121,6 +128,7 @@ func dumpEndpoints(s *upstream.Set) EndpointsDump {
 	if unit == nil { // removed since
 		return d
 	}
+	d.AppProtocol, d.Affinity = unit.AppProtocol, unit.Affinity
 	outstanding := map[netip.AddrPort]int64{}
 	for _, e := range s.Endpoints() {
 		outstanding[e.Address] = e.Outstanding()

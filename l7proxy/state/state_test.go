@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -241,7 +242,9 @@ func TestDump(t *testing.T) {
 	web := unit("web", 80, 1)
 	route := model.RouteRef{Kind: "HTTPRoute", Namespace: "shop", Name: "all"}
 	rule := model.Rule{Route: route, Matches: []model.Match{{Path: model.PathMatch{Type: model.PathPrefix, Value: "/"}}}}
-	web.Ports[0].Producer = &model.RouteTable{Explicit: true, Rules: []model.Rule{rule, rule}}
+	web.Ports[0].AppProtocol = "http"
+	call := model.Rule{Route: route, Matches: []model.Match{{RPC: &model.RPCMatch{}}}}
+	web.Ports[0].Producer = &model.RouteTable{Explicit: true, GRPC: true, Rules: []model.Rule{call, call}}
 	web.Ports[0].Consumers = map[string]*model.RouteTable{"far": {Rules: []model.Rule{rule}}}
 	apply(t, s, &model.Update{
 		Version: 3, Full: true, Services: []model.Service{web, unit("api", 90, 2)},
@@ -256,6 +259,9 @@ func TestDump(t *testing.T) {
 		t.Fatalf("%+v", d)
 	}
 	tables := d.Services[1].Ports[0].Tables
+	if d.Services[1].Ports[0].AppProtocol != "http" || len(tables) != 2 || tables[0].GRPC || !tables[1].GRPC || tables[0].Namespace != "far" || tables[1].Namespace != "" {
+		t.Errorf("%+v", d.Services[1])
+	}
 	if len(tables) != 2 || tables[0].Clients != "namespace far" || tables[1].Clients != "all other namespaces" || !tables[1].Explicit ||
 		!slices.Equal(tables[1].Routes, []string{"HTTPRoute shop/all"}) || len(tables[1].Rules) != 2 {
 		t.Errorf("tables %+v", tables)
@@ -265,6 +271,25 @@ func TestDump(t *testing.T) {
 	}
 	if p := d.Pods; len(p) != 1 || p[0].Name != "a" || !slices.Equal(p[0].Families, []model.Family{model.IPv4}) {
 		t.Errorf("pods %+v", p)
+	}
+}
+
+// Whoever explains what is in force has nothing but the dump.
+func TestDumpHasAllOfTheModel(t *testing.T) {
+	for _, c := range []struct{ model, dump reflect.Type }{
+		{reflect.TypeFor[model.Port](), reflect.TypeFor[PortDump]()},
+		{reflect.TypeFor[model.RouteTable](), reflect.TypeFor[TableDump]()},
+		{reflect.TypeFor[model.EndpointSet](), reflect.TypeFor[EndpointsDump]()},
+	} {
+		for f := range c.model.Fields() {
+			name := f.Name
+			if other, renamed := map[string]string{"Producer": "Tables", "Consumers": "Tables", "EndpointsKey": "Set"}[name]; renamed {
+				name = other
+			}
+			if _, shown := c.dump.FieldByName(name); !shown {
+				t.Errorf("%s does not show %s.%s", c.dump, c.model, f.Name)
+			}
+		}
 	}
 }
 
