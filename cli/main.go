@@ -25,10 +25,14 @@ Usage:
   sluice demo [--keep]                    show on this machine what Sluice does, in about half a minute; needs root
   sluice demo exec POD -- COMMAND...      run a command in a pod of a demo that was kept
   sluice demo get [flags] URL...          send requests from the client pod of a demo that was kept
+  sluice routes [flags] [NAMESPACE[/NAME]]
+                                          each route, its conditions, and what its traffic gets
+  sluice explain --from CLIENT --to SERVICE [flags] [PATH]
+                                          which rule a request is for, what happens to it, and why no other rule has it
   sluice version                          print the version
   sluice help                             print this
 
-'sluice demo --help' and 'sluice demo get --help' tell more.
+'sluice demo', 'demo get', 'routes' and 'explain' tell more with --help.
 `
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -40,13 +44,17 @@ func run(args []string) int {
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return 0
+	case errors.Is(err, errNo):
+		return 1
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "sluice: interrupted")
 		return 130
-	default:
-		fmt.Fprintf(os.Stderr, "sluice: %v\n", err)
-		return 1
 	}
+	fmt.Fprintf(os.Stderr, "sluice: %v\n", err)
+	if _, is := errors.AsType[trouble](err); is {
+		return 2
+	}
+	return 1
 }
 
 func dispatch(ctx context.Context, args []string) error {
@@ -57,6 +65,10 @@ func dispatch(ctx context.Context, args []string) error {
 	switch command {
 	case "demo":
 		return runDemo(ctx, args)
+	case "routes":
+		return runRoutes(ctx, args, os.Stdout)
+	case "explain":
+		return runExplain(ctx, args, os.Stdout)
 	case "version", "--version":
 		fmt.Println(version())
 		return nil
