@@ -38,8 +38,9 @@ deps: ## what the race detector needs: as root on Debian it is installed, elsewh
 .PHONY: test
 test: deps ## go vet, then all tests with the race detector; as root nothing is left out
 	$(GO) vet ./...
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /tests/netns)
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /tests/netns -e '/tests/routes$$')
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./tests/netns
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m ./tests/routes
 	@$(MAKE) --no-print-directory interop
 
 # Modules of their own, so that what they need never enters go.mod.
@@ -85,7 +86,7 @@ fuzz: ## run each fuzz target for FUZZTIME (30s); FUZZ=./l7proxy/router names a 
 .PHONY: bench-micro
 bench-micro: ## router match, header edit, one exchange over real sockets; allocations per request in the real proxy (root)
 	$(GO) test -run '^$$' -bench . -benchmem ./l7proxy/router ./l7proxy/filter ./l7proxy/http1 ./l7proxy/http2/... ./l7proxy/forward
-	$(GO) test -count 1 -v -run '^TestNoAllocationPerRequest$$' ./tests/netns
+	$(GO) test -count 1 -v -run '^TestNoAllocationPer' ./tests/netns
 
 .PHONY: instructions
 instructions: ## instructions per exchange, under valgrind, against the committed baseline; UPDATE=1 writes a new one
@@ -102,9 +103,10 @@ mutations: ## break the code in known ways and see that the tests notice each
 
 .PHONY: verify
 verify: deps ## what takes long: heavy loads, the programs built with the race detector, every fuzz target, mutations
-	SLUICE_VERIFY=1 CGO_ENABLED=1 $(GO) test -count 1 -race -timeout 60m $$($(GO) list ./... | grep -v /tests/netns)
+	SLUICE_VERIFY=1 CGO_ENABLED=1 $(GO) test -count 1 -race -timeout 60m $$($(GO) list ./... | grep -v -e /tests/netns -e '/tests/routes$$')
+	SLUICE_RACE=1 CGO_ENABLED=1 $(GO) test -count 1 -race -timeout 10m ./tests/routes
 	SLUICE_VERIFY=1 $(GO) test -count 1 -v -timeout 60m ./tests/netns
-	SLUICE_RACE=1 CGO_ENABLED=1 $(GO) test -count 1 -v -timeout 60m -skip '^TestNoAllocationPerRequest$$' ./tests/netns
+	SLUICE_RACE=1 CGO_ENABLED=1 $(GO) test -count 1 -v -timeout 60m -skip '^TestNoAllocationPer|^TestManyHTTP2' ./tests/netns
 	cd tests/interop && SLUICE_VERIFY=1 CGO_ENABLED=1 $(GO) test -count 1 -v -timeout 30m .
 	cd tests/interop && SLUICE_RACE=1 CGO_ENABLED=1 $(GO) test -count 1 -timeout 30m .
 	@$(MAKE) --no-print-directory fuzz mutations

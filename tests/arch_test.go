@@ -80,10 +80,13 @@ var layers = map[string]layer{
 	"agent":                      {ours: []string{"agent/objects", "agent/kube", "agent/compile", "agent/datapath", "agent/enroll", "agent/push", "agent/node", "agent/admin"}, theirs: []string{prometheus}},
 
 	// The user's command runs the other two; it does not contain them.
-	"cli":         {ours: []string{"cli/demo", "cli/lab", "cli/traffic"}},
+	"cli":         {ours: []string{"cli/demo", "cli/lab", "cli/traffic", "cli/inforce", "cli/explain", "l7proxy/message", "l7proxy/model"}},
 	"cli/demo":    {ours: []string{"cli/lab", "cli/traffic", "examples"}},
 	"cli/lab":     {ours: []string{"cli/traffic"}, theirs: []string{netlink, unix, "github.com/google/nftables", ebpf}},
 	"cli/traffic": {},
+	// What is in force is read from both, or compiled as they would: from their pure parts alone it is explained.
+	"cli/inforce": {ours: []string{"agent/objects", "agent/kube", "agent/compile", "agent/enroll", "l7proxy/model"}, theirs: []string{kubeAPI}},
+	"cli/explain": {ours: []string{"cli/inforce", "agent/compile", "l7proxy/model", "l7proxy/message", "l7proxy/router", "l7proxy/filter"}, theirs: []string{machinery, gatewayAPI}, pure: true},
 	"examples":    {},
 
 	// The benchmark drives programs, ours and the peers'; it does not contain them.
@@ -100,6 +103,10 @@ var layers = map[string]layer{
 	"tests/bench/usage":        {theirs: []string{unix}},
 
 	"tests/need": {theirs: []string{unix}},
+
+	// The routes' cases do not know what runs them; the tests beside them do.
+	"tests/routes":      {ours: []string{"tests/routes/echo"}, theirs: []string{"go.yaml.in/yaml/v3"}},
+	"tests/routes/echo": {},
 }
 
 // impure are the packages of the standard library that a pure package does without.

@@ -108,6 +108,96 @@ var mutations = map[string]mutation{
 		to:   "",
 		pkg:  "./agent/compile",
 	},
+	"filters: what cannot be applied is skipped": {
+		file: "agent/compile/route.go",
+		from: "\t\tr.fail(fmt.Errorf(\"%s: %w\", label, err))\n",
+		to:   "\t\treturn\n",
+		pkg:  "./agent/compile",
+	},
+	"filters: a mirror without target stays": {
+		file: "agent/compile/mirror.go",
+		from: "if fault != nil || f.Mirror.Share.Numerator == 0 {",
+		to:   "if fault != nil && false || f.Mirror.Share.Numerator == 0 {",
+		pkg:  "./agent/compile",
+	},
+	"filters: any match will do for replacing a prefix": {
+		file: "agent/compile/filter.go",
+		from: "if len(matches) == 1 && matches[0]",
+		to:   "if len(matches) > 0 && matches[0]",
+		pkg:  "./agent/compile",
+	},
+	"filters: the endpoints of mirrors do not travel": {
+		file: "l7proxy/model/model.go",
+		from: "if f.Mirror != nil && !yield(f.Mirror.Endpoints) {",
+		to:   "if f.Mirror != nil && false {",
+		pkg:  "./agent/compile",
+	},
+	"policies: a try may take longer than the whole request": {
+		file: "agent/compile/policy.go",
+		from: "if out.Request > 0 && out.BackendRequest > out.Request { // B-44",
+		to:   "if false { // B-44",
+		pkg:  "./agent/compile",
+	},
+	"policies: a route that says nothing of attempts gets two": {
+		file: "agent/compile/policy.go",
+		from: "out := &model.Retry{Attempts: 1}",
+		to:   "out := &model.Retry{Attempts: 2}",
+		pkg:  "./agent/compile",
+	},
+	"rewrite: a prefix may end in the middle of an element": {
+		file: "l7proxy/filter/path.go",
+		from: "return rest, rest == \"\" || rest[0] == '/'",
+		to:   "return rest, true",
+		pkg:  "./l7proxy/filter",
+	},
+	"rewrite: a backend's prefix is looked for in what the rule made of the path": {
+		file: "l7proxy/filter/scratch.go",
+		from: "if !s.pathNoted {",
+		to:   "if true {",
+		pkg:  "./l7proxy/filter",
+	},
+	"redirect: another scheme keeps the port": {
+		file: "l7proxy/filter/redirect.go",
+		from: "if d.port == 0 && d.scheme != \"\" { // F-25",
+		to:   "if false { // F-25",
+		pkg:  "./l7proxy/filter",
+	},
+	"redirect: an edit of Host changes where it leads": {
+		file: "l7proxy/filter/redirect.go",
+		from: "hostOf(authority), in.Host",
+		to:   "hostOf(r.Authority), in.Host",
+		pkg:  "./l7proxy/filter",
+	},
+	"mirror: a few more get a copy than should": {
+		file: "l7proxy/filter/mirror.go",
+		from: "return at < m.numerator",
+		to:   "return at <= m.numerator",
+		pkg:  "./l7proxy/filter",
+	},
+	"CORS: any origin is told so, with credentials too": {
+		file: "l7proxy/filter/cors.go",
+		from: "case c.any && !c.credentials:",
+		to:   "case c.any:",
+		pkg:  "./l7proxy/filter",
+	},
+	"CORS: a wildcard is anything that ends like its domain": {
+		file: "l7proxy/filter/cors.go",
+		from: "return scheme, host, port, isHost(host)",
+		to:   "return scheme, host, port, host != \"\"",
+		pkg:  "./l7proxy/filter",
+	},
+	"CORS: the backend's word counts too": {
+		file: "l7proxy/filter/cors.go",
+		from: "\tf.Del(\"Access-Control-Allow-Origin\")\n",
+		to:   "",
+		pkg:  "./l7proxy/filter",
+	},
+	"responses: the rule's edits touch what CORS says": {
+		file: "l7proxy/filter/filter.go",
+		from: "\tfor _, e := range c.responses {\n\t\te.fields(&r.Fields)\n\t}\n\tc.Share(&r.Fields, s)\n",
+		to:   "\tc.Share(&r.Fields, s)\n\tfor _, e := range c.responses {\n\t\te.fields(&r.Fields)\n\t}\n",
+		pkg:  "./l7proxy/filter",
+	},
 }
 
 func TestMutationsAreNoticed(t *testing.T) {
