@@ -42,13 +42,14 @@ var layers = map[string]layer{
 	"l7proxy/channel": {ours: []string{"l7proxy/model"}, theirs: []string{unix}},
 
 	// The proxy: sockets and HTTP. It knows neither Kubernetes nor the kernel's maps.
-	"l7proxy/router":      {ours: []string{"l7proxy/model", "l7proxy/message"}, pure: true, std: []string{"sync"}}, // memory to be used again
+	"l7proxy/syntax":      {pure: true},
+	"l7proxy/router":      {ours: []string{"l7proxy/model", "l7proxy/message", "l7proxy/syntax"}, pure: true, std: []string{"sync"}}, // memory to be used again
 	"l7proxy/weighted":    {pure: true},
-	"l7proxy/filter":      {ours: []string{"l7proxy/model", "l7proxy/message"}, pure: true, std: []string{"unsafe"}}, // views
+	"l7proxy/filter":      {ours: []string{"l7proxy/model", "l7proxy/message", "l7proxy/syntax"}, pure: true, std: []string{"unsafe"}}, // views
 	"l7proxy/sock":        {theirs: []string{unix}},
 	"l7proxy/http2/hpack": {ours: []string{"l7proxy/message"}, pure: true, std: []string{"unsafe"}}, // views
-	"l7proxy/http1":       {ours: []string{"l7proxy/message", "l7proxy/sock"}},
-	"l7proxy/http2":       {ours: []string{"l7proxy/message", "l7proxy/sock", "l7proxy/http2/hpack"}},
+	"l7proxy/http1":       {ours: []string{"l7proxy/message", "l7proxy/sock", "l7proxy/syntax"}},
+	"l7proxy/http2":       {ours: []string{"l7proxy/message", "l7proxy/sock", "l7proxy/syntax", "l7proxy/http2/hpack"}},
 	"l7proxy/observe":     {ours: []string{"l7proxy/model"}, theirs: []string{prometheus, "github.com/prometheus/client_model/"}},
 	"l7proxy/upstream":    {ours: []string{"l7proxy/model", "l7proxy/sock", "l7proxy/http2"}},
 	"l7proxy/forward": {ours: []string{

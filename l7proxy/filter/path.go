@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluice-mesh/sluice/l7proxy/message"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
+	"github.com/sluice-mesh/sluice/l7proxy/syntax"
 )
 
 // rewrite is an URLRewrite.
@@ -76,7 +77,7 @@ func cutPrefix(path, prefix string) (rest string, ok bool) {
 			return "", false
 		}
 		b, size := path[i], 1
-		if decoded, is := escaped(path[i:]); is {
+		if decoded, is := syntax.Escaped(path[i:]); is {
 			b, size = decoded, 3
 		}
 		switch {
@@ -100,7 +101,7 @@ const escapedSlash = "%2F"
 func normal(path string) string {
 	var out strings.Builder
 	for i := 0; i < len(path); {
-		switch b, ok := escaped(path[i:]); {
+		switch b, ok := syntax.Escaped(path[i:]); {
 		case !ok:
 			out.WriteByte(path[i])
 			i++
@@ -113,25 +114,4 @@ func normal(path string) string {
 		i += 3
 	}
 	return out.String()
-}
-
-// escaped returns the byte that an escape at the beginning of s stands for.
-func escaped(s string) (b byte, ok bool) {
-	if len(s) < 3 || s[0] != '%' {
-		return 0, false
-	}
-	high, low := unhex(s[1]), unhex(s[2])
-	return high<<4 | low, high < 16 && low < 16
-}
-
-func unhex(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10
-	case 'A' <= c && c <= 'F':
-		return c - 'A' + 10
-	}
-	return 0xff
 }

@@ -6,47 +6,9 @@ import (
 	"math/bits"
 	"strings"
 	"unsafe"
+
+	"github.com/sluice-mesh/sluice/l7proxy/syntax"
 )
-
-// class is what a byte may be part of.
-type class uint8
-
-const (
-	tokenByte  class = 1 << iota // RFC 9110, 5.6.2
-	targetByte                   // of a request target: visible ASCII, without "#", which begins a fragment
-	hostByte                     // of a reg-name (RFC 3986, 3.2.2), without ",": two Host lines that somebody joined are no host
-)
-
-var classes = makeClasses()
-
-func makeClasses() (t [256]class) {
-	for c := byte(0x21); c < 0x7f; c++ {
-		if c != '#' {
-			t[c] |= targetByte
-		}
-		switch {
-		case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9':
-			t[c] |= tokenByte | hostByte
-		}
-	}
-	for _, c := range []byte("!#$%&'*+-.^_`|~") {
-		t[c] |= tokenByte
-	}
-	for _, c := range []byte("-._~!$&'()*+;=") {
-		t[c] |= hostByte
-	}
-	return t
-}
-
-// span is how many bytes of that class s begins with.
-func span[T []byte | string](s T, c class) int {
-	for i := range len(s) {
-		if classes[s[i]]&c == 0 {
-			return i
-		}
-	}
-	return len(s)
-}
 
 const (
 	ones = 0x0101010101010101
@@ -82,14 +44,11 @@ func isControl(c byte) bool { return c < 0x20 && c != '\t' || c == 0x7f }
 // view is b as a string that is valid as long as b is not changed.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// isSpace is for optional white space (OWS: SP and HTAB).
-func isSpace(c byte) bool { return c == ' ' || c == '\t' }
-
 func trim(s string) string {
-	for s != "" && isSpace(s[0]) {
+	for s != "" && syntax.IsSpace(s[0]) {
 		s = s[1:]
 	}
-	for s != "" && isSpace(s[len(s)-1]) {
+	for s != "" && syntax.IsSpace(s[len(s)-1]) {
 		s = s[:len(s)-1]
 	}
 	return s

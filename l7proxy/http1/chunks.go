@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/sluice-mesh/sluice/l7proxy/message"
+	"github.com/sluice-mesh/sluice/l7proxy/syntax"
 )
 
 // Chunks decodes a chunked body (RFC 9112, 7.1). The zero value is at its beginning.
@@ -106,11 +107,11 @@ func (c *Chunks) size(b []byte) (Piece, int, *Error) {
 
 // parseSize reads the digits at the beginning. What it refuses does not get better by what follows.
 func parseSize(b []byte) (n int64, digits int, err *Error) {
-	for digits < len(b) && unhex(b[digits]) < 16 {
+	for digits < len(b) && syntax.Unhex(b[digits]) < 16 {
 		if digits == 16 || n > math.MaxInt64>>4 {
 			return 0, 0, errChunkSize
 		}
-		n = n<<4 | int64(unhex(b[digits]))
+		n = n<<4 | int64(syntax.Unhex(b[digits]))
 		digits++
 	}
 	if digits == 0 {
@@ -138,7 +139,7 @@ func validExtensions(b []byte) bool {
 		if len(b) == 0 || b[0] != ';' {
 			return false
 		}
-		n := span(trimLeft(b[1:]), tokenByte)
+		n := syntax.Span(trimLeft(b[1:]), syntax.TokenByte)
 		b = trimLeft(b[1:])
 		if n == 0 {
 			return false
@@ -146,7 +147,7 @@ func validExtensions(b []byte) bool {
 		b = b[n:]
 		if next := trimLeft(b); len(next) > 0 && next[0] == '=' {
 			b = trimLeft(next[1:])
-			if n = span(b, tokenByte); n == 0 {
+			if n = syntax.Span(b, syntax.TokenByte); n == 0 {
 				n = quoted(b)
 			}
 			if n == 0 {
@@ -159,7 +160,7 @@ func validExtensions(b []byte) bool {
 }
 
 func trimLeft(b []byte) []byte {
-	for len(b) > 0 && isSpace(b[0]) {
+	for len(b) > 0 && syntax.IsSpace(b[0]) {
 		b = b[1:]
 	}
 	return b
@@ -207,16 +208,4 @@ func (c *Chunks) trailers(b []byte) (Piece, int, *Error) {
 			c.Trailers.Add(name, value)
 		}
 	}
-}
-
-func unhex(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10
-	case 'A' <= c && c <= 'F':
-		return c - 'A' + 10
-	}
-	return 0xff
 }

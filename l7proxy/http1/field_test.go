@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/sluice-mesh/sluice/l7proxy/syntax"
 )
 
 // both tries field lines in a request and in a response.
@@ -47,7 +49,7 @@ func TestRFC9112_5_1_NameMalformed(t *testing.T) {
 		"N\xc3\xa9: y", "X\x80: y", "\xffX: y", "{")
 	for c := range 256 {
 		b := byte(c)
-		if classes[b]&tokenByte == 0 && !isSpace(b) && b != ':' && b != '\r' && b != '\n' {
+		if !syntax.Is(b, syntax.TokenByte) && !syntax.IsSpace(b) && b != ':' && b != '\r' && b != '\n' {
 			both(t, errFieldName, "X"+string([]byte{b})+"Y: z")
 		}
 	}
@@ -57,10 +59,10 @@ func TestRFC9112_5_1_NameMalformed(t *testing.T) {
 func TestRFC9110_5_6_2_Tokens(t *testing.T) {
 	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	for c := range 256 {
-		if got, want := classes[c]&tokenByte != 0, strings.IndexByte(token, byte(c)) >= 0; got != want {
+		if got, want := syntax.Is(byte(c), syntax.TokenByte), strings.IndexByte(token, byte(c)) >= 0; got != want {
 			t.Errorf("%q in a token: %v, want %v", byte(c), got, want)
 		}
-		if got, want := classes[c]&targetByte != 0, c > 0x20 && c < 0x7f && c != '#'; got != want {
+		if got, want := syntax.Is(byte(c), syntax.TargetByte), c > 0x20 && c < 0x7f && c != '#'; got != want {
 			t.Errorf("%q in a target: %v, want %v", byte(c), got, want)
 		}
 	}

@@ -7,10 +7,10 @@ package http1
 
 import (
 	"bytes"
-	"math"
 	"strings"
 
 	"github.com/sluice-mesh/sluice/l7proxy/message"
+	"github.com/sluice-mesh/sluice/l7proxy/syntax"
 )
 
 // Limits of a head, in bytes.
@@ -166,20 +166,20 @@ func (f *facts) section(b, fields []byte, into *message.Fields, limits Limits) (
 // field parses the field line at the beginning of b, of n bytes; 0: its end has not come yet. The empty line, which ends
 // the fields, has no name.
 func field(b []byte) (name, value string, n int, err *Error) {
-	colon := span(b, tokenByte)
+	colon := syntax.Span(b, syntax.TokenByte)
 	if colon == 0 || colon == len(b) || b[colon] != ':' {
 		n, err = noField(b, colon)
 		return "", "", n, err
 	}
 	begin := colon + 1
-	for begin < len(b) && isSpace(b[begin]) {
+	for begin < len(b) && syntax.IsSpace(b[begin]) {
 		begin++
 	}
 	end := begin + control(b[begin:])
 	if n, err = lineEnd(b, end, errFieldValue); n == 0 {
 		return "", "", 0, err
 	}
-	for end > begin && isSpace(b[end-1]) {
+	for end > begin && syntax.IsSpace(b[end-1]) {
 		end--
 	}
 	return view(b[:colon]), view(b[begin:end]), n, nil
@@ -206,7 +206,7 @@ func lineEnd(b []byte, i int, other *Error) (int, *Error) {
 // noField is for a line that has no field name with a colon behind it: at i something else follows.
 func noField(b []byte, i int) (int, *Error) {
 	other := errFieldName
-	if i < len(b) && isSpace(b[i]) {
+	if i < len(b) && syntax.IsSpace(b[i]) {
 		if other = errFieldSpace; i == 0 {
 			other = errFold
 		}
@@ -225,7 +225,7 @@ func (f *facts) note(k kind, value string) *Error {
 		f.host = value
 	case lengthField:
 		f.lengths++
-		n, ok := parseLength(value)
+		n, ok := syntax.ParseLength(value)
 		if !ok {
 			return errLength
 		}
@@ -249,21 +249,6 @@ func (f *facts) note(k kind, value string) *Error {
 		f.expected = f.expected || message.EqualName(value, "100-continue")
 	}
 	return nil
-}
-
-// parseLength reads 1*DIGIT that fits an int64.
-func parseLength(s string) (n int64, ok bool) {
-	if s == "" {
-		return 0, false
-	}
-	for i := range len(s) {
-		d := int64(s[i]) - '0'
-		if d < 0 || d > 9 || n > (math.MaxInt64-d)/10 {
-			return 0, false
-		}
-		n = n*10 + d
-	}
-	return n, true
 }
 
 func (f *facts) noteCodings(value string) *Error {

@@ -3,10 +3,10 @@ package http1
 import (
 	"bytes"
 	"cmp"
-	"net/netip"
 	"strings"
 
 	"github.com/sluice-mesh/sluice/l7proxy/message"
+	"github.com/sluice-mesh/sluice/l7proxy/syntax"
 )
 
 // ParseRequest parses the head of a request at the beginning of b. It returns the head's length in bytes, or 0 when its
@@ -63,7 +63,7 @@ const maxMethod = 64
 
 // cutMethod cuts a request line, or its beginning, after the method. The rest can be judged by its length.
 func cutMethod(l []byte, limits Limits) (method, rest []byte, err *Error) {
-	i := span(l, tokenByte)
+	i := syntax.Span(l, syntax.TokenByte)
 	switch {
 	case i > maxMethod || i < len(l) && l[i] != ' ':
 		return nil, nil, errMethod
@@ -85,7 +85,7 @@ func parseRequestLine(l []byte, req *message.Request, h *Head, limits Limits) *E
 		return errRequestLine
 	}
 	target, version := rest[:j], rest[j+1:]
-	if len(target) == 0 || span(target, targetByte) < len(target) {
+	if len(target) == 0 || syntax.Span(target, syntax.TargetByte) < len(target) {
 		return errTarget
 	}
 	if err := parseVersion(version, h); err != nil {
@@ -120,7 +120,7 @@ func parseTarget(target string, req *message.Request) *Error {
 		req.Path, req.Query, req.HasQuery = strings.Cut(target, "?")
 		return nil
 	case req.Method == "CONNECT":
-		if host, port, ok := cutLast(target, ':'); !ok || host == "" || port == "" || !isPort(port) || !validHost(target) {
+		if host, port, ok := cutLast(target, ':'); !ok || host == "" || port == "" || !syntax.IsPort(port) || !syntax.ValidHost(target) {
 			return errTarget
 		}
 		req.Authority = target
@@ -141,7 +141,7 @@ func parseTarget(target string, req *message.Request) *Error {
 		end = len(rest)
 	}
 	req.Authority = rest[:end]
-	if req.Authority == "" || !validHost(req.Authority) {
+	if req.Authority == "" || !syntax.ValidHost(req.Authority) {
 		return errTarget
 	}
 	req.Path, req.Query, req.HasQuery = strings.Cut(rest[end:], "?")
@@ -161,52 +161,13 @@ func (f *facts) authority(req *message.Request, minor int) *Error {
 		return errHostRepeated
 	case f.hosts == 0 && minor > 0:
 		return errHostMissing
-	case !validHost(f.host):
+	case !syntax.ValidHost(f.host):
 		return errHost
 	}
 	if req.Authority == "" {
 		req.Authority = f.host
 	}
 	return nil
-}
-
-// validHost tells whether s is uri-host [ ":" port ]. The empty one is valid: the target has no authority.
-func validHost(s string) bool {
-	if s != "" && s[0] == '[' {
-		return validIPv6(s[1:])
-	}
-	i := span(s, hostByte)
-	for isEscape(s[i:]) {
-		i += 3 + span(s[i+3:], hostByte)
-	}
-	return i == len(s) || i > 0 && s[i] == ':' && isPort(s[i+1:])
-}
-
-// validIPv6 is validHost for what follows "[". A zone means nothing to another machine.
-func validIPv6(s string) bool {
-	host, port, closed := strings.Cut(s, "]")
-	if !closed || port != "" && port[0] != ':' {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Is6() && ip.Zone() == "" && isPort(strings.TrimPrefix(port, ":"))
-}
-
-// isEscape tells whether s begins with a percent-encoded byte (RFC 3986, 2.1).
-func isEscape(s string) bool {
-	return len(s) >= 3 && s[0] == '%' && unhex(s[1]) < 16 && unhex(s[2]) < 16
-}
-
-// isPort: a port may be empty (RFC 3986, 3.2.3).
-func isPort(s string) bool {
-	n := 0
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' || i > 4 {
-			return false
-		}
-		n = n*10 + int(s[i]-'0')
-	}
-	return n <= 65535
 }
 
 func cutLast(s string, sep byte) (before, after string, ok bool) {

@@ -1,6 +1,9 @@
 package http2
 
-import "github.com/sluice-mesh/sluice/l7proxy/message"
+import (
+	"github.com/sluice-mesh/sluice/l7proxy/message"
+	"github.com/sluice-mesh/sluice/l7proxy/syntax"
+)
 
 // kind says what a field means to the codec.
 type kind int
@@ -65,7 +68,7 @@ func (f *facts) check(fields message.Fields) (message.Fields, *Error) {
 	for i := range fields {
 		name, value := fields[i].Name, fields[i].Value
 		switch {
-		case name == "" || !isAll(name, nameByte):
+		case name == "" || !syntax.All(name, syntax.NameByte):
 			if name != "" && name[0] == ':' {
 				return nil, errPseudo
 			}
@@ -78,7 +81,7 @@ func (f *facts) check(fields message.Fields) (message.Fields, *Error) {
 			f.host = value
 			f.hosts++
 		case lengthField:
-			n, ok := parseLength(value)
+			n, ok := syntax.ParseLength(value)
 			if !ok || f.length >= 0 {
 				return nil, errLength
 			}

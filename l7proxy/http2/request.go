@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/sluice-mesh/sluice/l7proxy/message"
+	"github.com/sluice-mesh/sluice/l7proxy/syntax"
 )
 
 // maxMethod is longer than any method that is registered (BASELINE-CONTROL) or known to be in use.
@@ -82,9 +83,9 @@ func (p *pseudo) hostOf(f *facts) (string, *Error) {
 		p.authority = f.host
 	}
 	switch {
-	case !validHost(p.authority):
+	case !syntax.ValidHost(p.authority):
 		return "", errAuthority
-	case f.hosts > 0 && (!validHost(f.host) || !sameHost(p.scheme, p.authority, f.host)):
+	case f.hosts > 0 && (!syntax.ValidHost(f.host) || !sameHost(p.scheme, p.authority, f.host)):
 		return "", errHost
 	}
 	return p.authority, nil
@@ -95,9 +96,9 @@ func (p *pseudo) target(r *message.Request) *Error {
 	switch {
 	case p.has&hasMethod == 0:
 		return errPseudoMissing
-	case p.method == "" || len(p.method) > maxMethod || !isAll(p.method, tokenByte):
+	case p.method == "" || len(p.method) > maxMethod || !syntax.All(p.method, syntax.TokenByte):
 		return errMethod
-	case p.has&hasProtocol != 0 && (p.method != "CONNECT" || p.protocol == "" || !isAll(p.protocol, tokenByte)):
+	case p.has&hasProtocol != 0 && (p.method != "CONNECT" || p.protocol == "" || !syntax.All(p.protocol, syntax.TokenByte)):
 		return errProtocol
 	case p.method == "CONNECT" && p.has&hasProtocol == 0:
 		return p.tunnel()
@@ -105,7 +106,7 @@ func (p *pseudo) target(r *message.Request) *Error {
 		return errPseudoMissing
 	case !message.EqualName(p.scheme, "http") && !message.EqualName(p.scheme, "https"):
 		return errScheme
-	case p.path == "" || !isAll(p.path, targetByte):
+	case p.path == "" || !syntax.All(p.path, syntax.TargetByte):
 		return errPath
 	case p.path == "*" && p.method == "OPTIONS":
 		r.Path = "*"

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/sluice-mesh/sluice/l7proxy/message"
+	"github.com/sluice-mesh/sluice/l7proxy/syntax"
 )
 
 // header tells whether a condition on a header field holds. A field that is not there fails every condition.
@@ -106,7 +107,7 @@ func equalDecoded(raw, want string) bool {
 
 // decodeQuery returns the first byte of a part of a query, which is not empty, and how much of s stands for it.
 func decodeQuery(s string) (b byte, size int) {
-	if b, ok := escaped(s); ok {
+	if b, ok := syntax.Escaped(s); ok {
 		return b, 3
 	}
 	if s[0] == '+' {
@@ -119,7 +120,7 @@ func decodeQuery(s string) (b byte, size int) {
 // stays one, since it separates no elements, and a "%" that escapes nothing stays as it is. Dots are left alone.
 func appendPath(dst []byte, path string) []byte {
 	for i := 0; i < len(path); {
-		b, ok := escaped(path[i:])
+		b, ok := syntax.Escaped(path[i:])
 		switch {
 		case !ok:
 			dst = append(dst, path[i])
@@ -133,25 +134,4 @@ func appendPath(dst []byte, path string) []byte {
 		i += 3
 	}
 	return dst
-}
-
-// escaped returns the byte that an escape at the beginning of s stands for.
-func escaped(s string) (b byte, ok bool) {
-	if len(s) < 3 || s[0] != '%' {
-		return 0, false
-	}
-	high, low := unhex(s[1]), unhex(s[2])
-	return high<<4 | low, high < 16 && low < 16
-}
-
-func unhex(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10
-	case 'A' <= c && c <= 'F':
-		return c - 'A' + 10
-	}
-	return 0xff
 }
