@@ -342,7 +342,7 @@ func TestPanicOverHTTP2CostsItsConnectionOnly(t *testing.T) {
 	up.want(asked(3, "GET", "/", true))
 	up.head(3, true, ok200)
 	d.want(headLine(1, true, ok200))
-	if !log.has("the proxy has a bug") {
+	if !eventually(func() bool { return log.has("the proxy has a bug") }) {
 		t.Error("the log does not say so")
 	}
 }
