@@ -152,12 +152,16 @@ func TestRestOfARequestEndsWithTheConnectionOverHTTP1(t *testing.T) {
 	chunk := strings.Repeat("x", 16<<10)
 	c.ping()
 	window := int(c.settings[http2.SettingInitialWindowSize])
-	for sent := 0; l.client.buffered.Load() < int64(window/2-2*len(chunk)); c.ping() { // so much stays only when nothing moves
+	stuck := 0 // looks at which so much was there: when nothing moves it stays
+	for sent := 0; stuck < 20; c.ping() {
 		if c.window[1]+window-sent >= len(chunk) {
 			c.data(1, chunk, false)
 			sent += len(chunk)
-		} else {
-			time.Sleep(5 * time.Millisecond) // between two looks: too many PINGs are not taken
+			continue
+		}
+		time.Sleep(5 * time.Millisecond) // between two looks: too many PINGs are not taken
+		if stuck++; l.client.buffered.Load() < int64(window/2-2*len(chunk)) {
+			stuck = 0
 		}
 	}
 	c.data(1, "", true)
