@@ -291,6 +291,9 @@ func TestF54ClientBreaksOff(t *testing.T) {
 		c := l.dial()
 		c.send("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 4\r\n\r\nbo")
 		p := b.accept()
+		if says == "h2c" {
+			p.h2()
+		}
 		c.close()
 		l.wantMirrored(1, observe.MirrorDropped)
 		h := l.h2()

@@ -157,6 +157,34 @@ func TestB58BodyUnderWay(t *testing.T) {
 	}
 }
 
+// An answer that nobody gets is given up, and not read to its end.
+func TestB52AnswerThatIsGivenUp(t *testing.T) {
+	l := newLab(t, policed(model.Timeouts{}, again(1, 503)), Limits{})
+	b := l.origin()
+	l.appProtocol(webKey, "h2c", b.addr)
+	c := l.dial()
+	c.send(get)
+	up := b.h2()
+	up.want(asked(1, "GET", "/", true))
+	up.head(1, false, ":status=503")
+	up.want("RST_STREAM 1 CANCEL", asked(3, "GET", "/", true))
+	up.head(3, true, ":status=204")
+	c.want("HTTP/1.1 204 No Content\r\n\r\n")
+	c.close()
+
+	l.appProtocol(webKey, "ws", b.addr)
+	h := l.h2()
+	h.ask(1, "GET", "/", true)
+	p := b.accept()
+	p.want(get)
+	p.send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 1000\r\n\r\n")
+	p.wantReset()
+	p = b.accept()
+	p.want(get)
+	p.send("HTTP/1.1 204 No Content\r\n\r\n")
+	h.want(headLine(1, true, ":status=204"))
+}
+
 // B-54: whatever the codes, what the backend did not process is tried again: here there is nobody to connect to.
 func TestB54ConnectFailed(t *testing.T) {
 	inAllForms(t, func(t *testing.T, form form) {

@@ -238,6 +238,33 @@ func TestB55NextTryAfterABackendTimeout(t *testing.T) {
 	})
 }
 
+// A try that took too long is over at the endpoint as well.
+func TestB55TryThatTookTooLongIsGivenUp(t *testing.T) {
+	l := newLab(t, policed(within(0, short), again(1)), Limits{})
+	b := l.origin()
+	l.appProtocol(webKey, "h2c", b.addr)
+	c, h := l.dial(), l.h2()
+	h.ask(1, "GET", "/", true)
+	up := b.h2()
+	up.want(asked(1, "GET", "/", true), "RST_STREAM 1 CANCEL", asked(3, "GET", "/", true))
+	up.head(3, true, ":status=204")
+	h.want(headLine(1, true, ":status=204"))
+	c.send(get)
+	up.want(asked(5, "GET", "/", true), "RST_STREAM 5 CANCEL", asked(7, "GET", "/", true))
+	up.head(7, true, ":status=204")
+	c.want("HTTP/1.1 204 No Content\r\n\r\n")
+
+	l.appProtocol(webKey, "ws", b.addr)
+	h.ask(3, "GET", "/", true)
+	p := b.accept()
+	p.want(get)
+	p.wantReset()
+	p = b.accept()
+	p.want(get)
+	p.send("HTTP/1.1 204 No Content\r\n\r\n")
+	h.want(headLine(3, true, ":status=204"))
+}
+
 // B-55: the time of the whole request covers its tries, and ends a pause between them at once.
 func TestB55RequestTimeoutCoversRetries(t *testing.T) {
 	inAllForms(t, func(t *testing.T, form form) {
@@ -377,6 +404,18 @@ func TestB46BodyAfterACompleteAnswer(t *testing.T) {
 		l.wantRecord(202, "", 1)
 		c.close()
 	}
+	l := newLab(t, policed(within(2*short, short), nil), Limits{})
+	b := l.origin()
+	h := l.h2()
+	h.ask(1, "POST", "/", false)
+	up := b.h2()
+	up.want(asked(1, "POST", "/", false))
+	up.head(1, true, ":status=202")
+	h.want(headLine(1, true, ":status=202"))
+	<-time.After(3 * short)
+	h.data(1, "body", true)
+	up.want("DATA 1 body END")
+	l.wantRecord(202, "", 1)
 }
 
 // A client that does not take its answer has no more time than the others.
