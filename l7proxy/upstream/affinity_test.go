@@ -85,7 +85,7 @@ func TestA66AffinityEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pools := NewPools(Limits{})
 		r := NewRegistry(pools)
-		set := model.EndpointSet{EndpointsKey: model.EndpointsKey{Namespace: "shop", Name: "web", Port: 80}, Affinity: model.Duration(time.Minute)}
+		set := model.EndpointSet{Namespace: "shop", Name: "web", Port: 80, Affinity: model.Duration(time.Minute)}
 		for i := range 16 {
 			set.Endpoints = append(set.Endpoints, model.Endpoint{Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 80)})
 		}
