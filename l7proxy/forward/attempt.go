@@ -103,8 +103,9 @@ func (x *exchange) goesOn(again next) bool {
 
 // wanted tells whether the rule wants another try after what the last one came to, and another one can be made.
 func (x *exchange) wanted(status int) bool {
-	return !x.began && x.body.complete && x.head.Upgrade == "" && x.req.Method != "CONNECT" && !final(x.rec.Failure) &&
-		retries(x.verdict.retry(), x.retried, status, unprocessed(x.rec.Failure))
+	p := x.verdict.retry()
+	return p != nil && !x.began && x.body.complete && x.head.Upgrade == "" && x.req.Method != "CONNECT" && !final(x.rec.Failure) &&
+		retries(p, x.retried, status, unprocessed(x.rec.Failure))
 }
 
 // tryAgain waits until another try is to be made. False: none is.
