@@ -70,19 +70,15 @@ func (x *exchange) collect(body []byte) ([]byte, error) {
 	}
 	x.out = append(x.out, body...)
 	_ = x.conn.SetReadDeadline(x.requestBy) // fails when it is closed, as the read does
-	for b.left > 0 {
-		if err := x.in.Fill(); err != nil {
+	for !b.complete {
+		err := x.in.Fill()
+		if err == nil {
+			x.out, b.complete, err = b.more(&x.in, x.out)
+		}
+		if err != nil {
 			return nil, err
 		}
-		part := x.in.Buffered()
-		part = part[:min(int64(len(part)), b.left)]
-		x.out = append(x.out, part...)
-		b.copies.data(part)
-		x.in.Use(len(part))
-		b.left -= int64(len(part))
-		b.sent += int64(len(part))
 	}
-	b.complete = true
 	b.copied()
 	return nil, x.conn.SetReadDeadline(time.Time{})
 }
