@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/sluice-mesh/sluice/l7proxy/message"
-	"github.com/sluice-mesh/sluice/l7proxy/observe"
 )
 
 // answer answers the client by ourselves, and says why in plain words. A gRPC client gets a status of gRPC's (B-24, B-25).
@@ -19,13 +18,9 @@ func (x *exchange) answer(status int, failure, reason string) {
 		x.respond(status, append(fields, message.Field{Name: "Content-Type", Value: "text/plain; charset=utf-8"}), "sluice: "+reason+"\n")
 		return
 	}
-	code := grpcStatus(status)
-	x.rec.Status, x.rec.GRPC = http.StatusOK, observe.GRPC{Known: true, Code: uint8(code)}
-	fields = append(fields,
-		message.Field{Name: "Content-Type", Value: "application/grpc"},
-		message.Field{Name: "Grpc-Status", Value: strconv.Itoa(code)},
-		message.Field{Name: "Grpc-Message", Value: string(appendPercent(nil, "sluice: "+reason))})
-	x.respond(http.StatusOK, fields, "")
+	grpc, own := grpcAnswer(status, reason)
+	x.rec.Status, x.rec.GRPC = http.StatusOK, grpc
+	x.respond(http.StatusOK, append(fields, own...), "")
 }
 
 // reply gives the client a filter's answer.

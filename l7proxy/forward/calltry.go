@@ -2,13 +2,13 @@ package forward
 
 import (
 	"errors"
+	"net/http"
 	"strconv"
 	"time"
 	"unsafe"
 
 	"github.com/sluice-mesh/sluice/l7proxy/http2"
 	"github.com/sluice-mesh/sluice/l7proxy/message"
-	"github.com/sluice-mesh/sluice/l7proxy/observe"
 	"github.com/sluice-mesh/sluice/l7proxy/upstream"
 )
 
@@ -313,14 +313,8 @@ func (x *call) answer(t *http2.Turn, a answer) {
 	case a.failure == "": // a filter's
 		r.Fields = append(a.fields, message.Field{Name: "content-length", Value: "0"})
 	case x.grpc:
-		code := grpcStatus(a.status)
-		x.rec.Status, x.rec.GRPC = 200, observe.GRPC{Known: true, Code: uint8(code)}
-		r.Status = 200
-		r.Fields = message.Fields{
-			{Name: "content-type", Value: "application/grpc"},
-			{Name: "grpc-status", Value: strconv.Itoa(code)},
-			{Name: "grpc-message", Value: view(appendPercent(nil, "sluice: "+a.reason))},
-		}
+		x.rec.Status, r.Status = http.StatusOK, http.StatusOK
+		x.rec.GRPC, r.Fields = grpcAnswer(a.status, a.reason)
 	default:
 		body = "sluice: " + a.reason + "\n"
 		r.Fields = message.Fields{

@@ -1,6 +1,11 @@
 package forward
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/sluice-mesh/sluice/l7proxy/message"
+	"github.com/sluice-mesh/sluice/l7proxy/observe"
+)
 
 // The status codes of gRPC that we answer with ourselves.
 const (
@@ -28,6 +33,17 @@ func grpcStatus(status int) int {
 		return grpcUnavailable
 	}
 	return grpcUnknown
+}
+
+// grpcAnswer is what a gRPC client gets instead of an answer of our own with that status: trailers only (B-24). The status
+// of HTTP is 200 then.
+func grpcAnswer(status int, reason string) (observe.GRPC, message.Fields) {
+	code := grpcStatus(status)
+	return observe.GRPC{Known: true, Code: uint8(code)}, message.Fields{
+		{Name: "Content-Type", Value: "application/grpc"},
+		{Name: "Grpc-Status", Value: strconv.Itoa(code)},
+		{Name: "Grpc-Message", Value: string(appendPercent(nil, "sluice: "+reason))},
+	}
 }
 
 // appendPercent appends a message in the form of grpc-message: what is no printable ASCII, and "%", is escaped.
