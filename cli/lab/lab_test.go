@@ -3,7 +3,9 @@ package lab
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -328,5 +330,31 @@ func TestMetricAddsUpTheSeriesThatHaveTheLabels(t *testing.T) {
 	}
 	if _, err := sumMetric([]byte("x{a=\"b\" 1\n"), "x", nil); err == nil {
 		t.Error("a broken line is no error")
+	}
+}
+
+// A server that starts while its port is looked at is not in the way, and is seen as soon as it listens.
+func TestProbeLetsAServerStart(t *testing.T) {
+	l := open(t)
+	p := addPod(t, l, PodSpec{Namespace: "demo", Name: "web"})
+	err := p.thread.do(func() error {
+		fd, err := probe(8080)
+		if err != nil {
+			return err
+		}
+		defer syscall.Close(fd)
+		server, err := net.Listen("tcp", "[::]:8080")
+		if err != nil {
+			return err
+		}
+		defer server.Close()
+		if again, err := probe(8080); !errors.Is(err, syscall.EADDRINUSE) {
+			syscall.Close(again)
+			return fmt.Errorf("a port on which a server listens: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

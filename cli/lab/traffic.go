@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-mesh/sluice/cli/traffic"
 )
@@ -57,21 +58,37 @@ func (p *Pod) Serve(ctx context.Context, port uint16) (*Process, error) {
 	}
 }
 
-// listens tells whether a socket of the pod holds the port, without a connection that the server would see.
-func (p *Pod) listens(port uint16) (bool, error) {
-	taken := false
-	err := p.thread.do(func() error {
-		l, err := net.Listen("tcp", fmt.Sprintf("[::]:%d", port))
-		if errors.Is(err, syscall.EADDRINUSE) {
-			taken = true
+// listens tells whether something listens on the port, without a connection that the server would see.
+func (p *Pod) listens(port uint16) (taken bool, err error) {
+	err = p.thread.do(func() error {
+		fd, err := probe(port)
+		if taken = errors.Is(err, unix.EADDRINUSE); taken {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		return l.Close()
+		return unix.Close(fd)
 	})
 	return taken, err
+}
+
+// probe binds a socket to the port, which fails with EADDRINUSE while another one listens there. It does not listen itself:
+// with SO_REUSEADDR, a server that starts in the same moment is not in its way.
+func probe(port uint16) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet6{Port: int(port)})
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 func (p *Pod) seenPath() string { return filepath.Join(p.lab.logs(), p.Name+".seen") }
