@@ -296,7 +296,7 @@ func (p *testPod) accept(t *testing.T, to netip.AddrPort) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer unix.Close(fd)
+		t.Cleanup(func() { unix.Close(fd) }) // until then the connection is open
 		local, err := unix.Getsockname(fd)
 		if err != nil {
 			t.Fatal(err)

@@ -25,6 +25,7 @@ type fakeKernel struct {
 	pods      map[uint64]bool
 	listeners map[listenerKey]uint64 // socket by namespace and family
 	cgroups   [2]uint64
+	busy      map[string]int // how many turns the pod's connections that bypassed are still busy
 	checkErr  error
 
 	beating bool
@@ -230,15 +231,25 @@ func (k *fakeKernel) SetBypass(on bool) error {
 	return k.write(fmt.Sprintf("bypass %t", on), func() {})
 }
 
-func (k *fakeKernel) CloseBypassed(_ context.Context, netns, perSecond int) (int, error) {
+func (k *fakeKernel) CloseBypassed(_ context.Context, netns, perSecond int, evenBusy bool) (closed, busy int, err error) {
 	k.w.mu.Lock()
 	defer k.w.mu.Unlock()
 	ns, err := inode(netns)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	k.w.note("close bypassed of %s, %d a second", k.w.pods.spaces[ns], perSecond)
-	return 1, nil
+	pod := k.w.pods.spaces[ns]
+	if evenBusy {
+		k.busy[pod] = 0
+		k.w.note("close even busy ones of %s", pod)
+		return 1, 0, nil
+	}
+	k.w.note("close bypassed of %s, %d a second", pod, perSecond)
+	if k.busy[pod] > 0 {
+		k.busy[pod]--
+		return 0, 1, nil
+	}
+	return 1, 0, nil
 }
 
 func (k *fakeKernel) Counters() (map[string]uint64, error) {

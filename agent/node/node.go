@@ -37,6 +37,8 @@ const (
 	endPatience  = 500 * time.Millisecond // for proxies to give up a pod that ended
 	nextPatience = time.Second            // of a draining proxy, for its successor to be ready
 	bypassedRate = 200                    // connections closed a second
+	busyPatience = 10 * time.Second       // for those of them that are in the middle of an exchange
+	busyAgain    = 50 * time.Millisecond  // until these are looked at again
 )
 
 // Kernel is what the node needs of the datapath.
@@ -53,7 +55,7 @@ type Kernel interface {
 	ProxyCgroups() [2]uint64
 	SetProxyCgroups(ids [2]uint64) error
 	SetBypass(on bool) error
-	CloseBypassed(ctx context.Context, netns, perSecond int) (int, error)
+	CloseBypassed(ctx context.Context, netns, perSecond int, evenBusy bool) (closed, busy int, err error)
 	Counters() (map[string]uint64, error)
 	Check() error
 }

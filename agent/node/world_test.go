@@ -49,7 +49,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t}
 	w.kernel = &fakeKernel{
 		w: w, numbers: map[netip.AddrPort]uint32{}, frontends: map[netip.AddrPort]datapath.Frontend{},
-		pods: map[uint64]bool{}, listeners: map[listenerKey]uint64{}, beating: true,
+		pods: map[uint64]bool{}, listeners: map[listenerKey]uint64{}, busy: map[string]int{}, beating: true,
 	}
 	w.proxies = &fakeProxies{w: w, changed: make(chan struct{}, 1), sessions: map[uint64]*fakeProxy{}}
 	w.pods = &fakePods{

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +16,11 @@ const (
 	messageSize = 4 + idSize + 20 // struct inet_diag_msg
 
 	reqStorages = 2  // INET_DIAG_REQ_SK_BPF_STORAGES
+	tcpInfo     = 2  // INET_DIAG_INFO
 	storages    = 20 // INET_DIAG_SK_BPF_STORAGES
+
+	// In struct tcp_info of <linux/tcp.h>, milliseconds.
+	lastSentAt, lastReceivedAt = 44, 52
 
 	typeMask = ^uint16(unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
 )
@@ -40,17 +45,25 @@ type Socket struct {
 	State  uint8
 	// Storage is the value that the map keeps on the socket; nil: it keeps none.
 	Storage []byte
+	// Queued are bytes that the application has not read, and that the peer has not acknowledged.
+	Queued uint64
+	// SinceSent and SinceReceived are how long ago data last went out and came; of a connection that has had none, its age.
+	SinceSent, SinceReceived time.Duration
 
 	id [idSize]byte // with the socket's cookie, so that it never names another one
 }
 
 var errShort = errors.New("a netlink message ends too early")
 
-// dumpRequest asks for all connected sockets of a family, each with its value of the map.
+// Established tells whether the connection is open in both directions.
+func (s Socket) Established() bool { return s.State == established }
+
+// dumpRequest asks for all connected sockets of a family, each with its value of the map and its tcp_info.
 func dumpRequest(family uint8, mapFD int) []byte {
 	storage := attribute(reqStorages|unix.NLA_F_NESTED,
 		attribute(unix.SK_DIAG_BPF_STORAGE_REQ_MAP_FD, binary.NativeEndian.AppendUint32(nil, uint32(mapFD))))
 	b := request(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, family, [idSize]byte{})
+	b[unix.NLMSG_HDRLEN+2] = 1 << (tcpInfo - 1) // idiag_ext
 	return finish(append(b, storage...))
 }
 
@@ -122,13 +135,23 @@ func socket(b []byte) (Socket, error) {
 	}
 	s := Socket{Family: b[0], State: b[1]}
 	copy(s.id[:], b[4:])
+	queues := b[4+idSize+4:] // idiag_rqueue, idiag_wqueue
+	s.Queued = uint64(binary.NativeEndian.Uint32(queues)) + uint64(binary.NativeEndian.Uint32(queues[4:]))
 	err := attributes(b[messageSize:], func(kind uint16, value []byte) (err error) {
-		if kind == storages {
+		switch {
+		case kind == storages:
 			s.Storage, err = storage(value)
+		case kind == tcpInfo && len(value) >= lastReceivedAt+4:
+			s.SinceSent = milliseconds(value[lastSentAt:])
+			s.SinceReceived = milliseconds(value[lastReceivedAt:])
 		}
 		return err
 	})
 	return s, err
+}
+
+func milliseconds(b []byte) time.Duration {
+	return time.Duration(binary.NativeEndian.Uint32(b)) * time.Millisecond
 }
 
 // storage returns the value of the one map that was asked for: storages { storage { id, value } }.

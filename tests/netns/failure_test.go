@@ -192,7 +192,7 @@ func TestConnectionsThatBypassedAreClosed(t *testing.T) {
 	}
 	m.startProxy()
 	m.ready()
-	limit := time.After(10 * time.Second)
+	limit := time.After(20 * time.Second) // a connection that seems to be busy is closed after 10 s
 	for routed := false; !routed; {
 		select {
 		case r := <-c.Reports:
