@@ -186,7 +186,10 @@ func (c *conversation) next() (any, error) {
 	if err := c.conn.SetReadDeadline(time.Now().Add(limit)); err != nil {
 		c.t.Fatal(err)
 	}
-	msg, _, err := c.Receive()
+	msg, fds, err := c.Receive()
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
 	return msg, err
 }
 

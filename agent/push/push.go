@@ -81,6 +81,7 @@ type Server struct {
 	remove   func() error // of the socket file
 	version  atomic.Uint64
 	changed  chan struct{}
+	identify func(pidfd int) (Peer, error)
 
 	mu       sync.Mutex
 	state    *State // nil until the first Set
@@ -109,7 +110,10 @@ func newServer(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg, changed: make(chan struct{}, 1), sessions: map[uint64]*session{}}
+	return &Server{
+		cfg: cfg, changed: make(chan struct{}, 1), sessions: map[uint64]*session{},
+		identify: func(pidfd int) (Peer, error) { return peerOf(pidfd, cfg.Proc, cfg.Cgroup) },
+	}
 }
 
 func orDefault(d, otherwise time.Duration) time.Duration {
@@ -148,13 +152,7 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) accepted(ctx context.Context, c *net.UnixConn) {
-	peer, err := peerOf(c, s.cfg.Proc, s.cfg.Cgroup)
-	if err != nil {
-		_ = c.Close() // nothing was said on it
-		s.cfg.Log.Warn("proxy dropped", "reason", err)
-		return
-	}
-	s.serve(ctx, &wire{UnixConn: c, Conn: channel.New(c), limit: s.cfg.AckLimit}, peer)
+	s.serve(ctx, &wire{UnixConn: c, Conn: channel.New(c), limit: s.cfg.AckLimit})
 }
 
 // wire is a channel whose writes have a limit.

@@ -95,7 +95,8 @@ func bubble(t *testing.T, f func(w *world)) {
 
 func (w *world) connect(peer Peer) *pipe {
 	p := newPipe()
-	go w.s.serve(w.ctx, p, peer)
+	w.s.identify = func(int) (Peer, error) { return peer, nil }
+	go w.s.serve(w.ctx, p)
 	return p
 }
 
@@ -462,7 +463,7 @@ func TestBadProxyIsDroppedAndNothingElseStops(t *testing.T) {
 			if _, ok := w.next(p).msg.(*model.Hello); !ok {
 				w.t.Error("it is not told which protocol the agent speaks")
 			}
-		}, "it speaks protocol 2 and this agent 1"},
+		}, fmt.Sprintf("it speaks protocol %d and this agent %d", model.ProtocolVersion+1, model.ProtocolVersion)},
 		"garbage":            {func(_ *world, p *pipe) { p.toAgent <- packet{err: errors.New("decode a message: no JSON")} }, "no JSON"},
 		"silence":            {func(*world, *pipe) { time.Sleep(3 * time.Second) }, "did not register within 2s"},
 		"an ack at first":    {func(_ *world, p *pipe) { p.toAgent <- packet{msg: &model.Ack{}} }, "not Register"},

@@ -39,16 +39,16 @@ type session struct {
 }
 
 type received struct {
-	msg any
-	err error
+	msg  any
+	self int // of Register: the descriptor that it carries, which the receiver closes
+	err  error
 }
 
 // serve has the conversation from Register to its end, and says why it ended.
-func (s *Server) serve(ctx context.Context, t transport, peer Peer) {
+func (s *Server) serve(ctx context.Context, t transport) {
 	c := &session{
-		server: s, t: t, log: s.cfg.Log.With("pid", peer.PID),
+		server: s, t: t, log: s.cfg.Log,
 		wake: make(chan struct{}, 1), inbox: make(chan received), book: newBook(),
-		view: Proxy{PID: peer.PID, Cgroup: peer.Cgroup},
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -70,27 +70,38 @@ func (s *Server) serve(ctx context.Context, t transport, peer Peer) {
 	}
 }
 
-// receive hands over what comes. Descriptors have no place in what a proxy sends.
+// receive hands over what comes. A descriptor comes with Register only.
 func (c *session) receive(ctx context.Context) {
 	for {
 		msg, fds, err := c.t.Receive()
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
+			err = errGone
+		}
+		r := received{msg: msg, self: -1, err: err}
+		if _, first := msg.(*model.Register); first && len(fds) == 1 {
+			r.self, fds = fds[0], nil
+		}
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
 		if err == nil && len(fds) > 0 {
-			err = fmt.Errorf("it sent %d descriptors, which no message of a proxy carries", len(fds))
-		}
-		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
-			err = errGone
+			r.err = fmt.Errorf("it sent %d descriptors, which %T does not carry", len(fds), msg)
 		}
 		select {
-		case c.inbox <- received{msg, err}:
+		case c.inbox <- r:
 		case <-ctx.Done():
+			r.close()
 			return
 		}
-		if err != nil {
+		if r.err != nil {
 			return
 		}
+	}
+}
+
+func (r received) close() {
+	if r.self >= 0 {
+		unix.Close(r.self)
 	}
 }
 
@@ -120,6 +131,7 @@ func (c *session) run(ctx context.Context) error {
 		case <-overdue.C:
 			return fmt.Errorf("it did not ack within %v", c.server.cfg.AckLimit)
 		case r := <-c.inbox:
+			r.close()
 			if r.err != nil {
 				return r.err
 			}
@@ -147,6 +159,7 @@ func (c *session) register(ctx context.Context) error {
 		return fmt.Errorf("it did not register within %v", c.server.cfg.RegisterLimit)
 	case first = <-c.inbox:
 	}
+	defer first.close()
 	if first.err != nil {
 		return first.err
 	}
@@ -154,6 +167,12 @@ func (c *session) register(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("its first message is %T, not Register", first.msg)
 	}
+	peer, err := c.server.identify(first.self)
+	if err != nil {
+		return fmt.Errorf("find out which process it is: %w", err)
+	}
+	c.view.PID, c.view.Cgroup = peer.PID, peer.Cgroup
+	c.log = c.log.With("pid", peer.PID)
 	cfg := &c.server.cfg
 	hello := &model.Hello{
 		Protocol: model.ProtocolVersion, Node: cfg.Node, Zone: cfg.Zone, PrefixV4: cfg.PrefixV4, PrefixV6: cfg.PrefixV6,

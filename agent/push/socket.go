@@ -1,14 +1,11 @@
 package push
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,86 +82,4 @@ func publish(fresh, path string) (func() error, error) {
 		}
 		return nil
 	}, nil
-}
-
-// Peer is who is at the other end of a connection, as the kernel says.
-type Peer struct {
-	PID    int
-	Cgroup uint64 // id of its cgroup: the inode of the folder below the cgroup2 mount
-}
-
-func peerOf(c *net.UnixConn, proc, cgroup string) (Peer, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return Peer{}, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return Peer{}, err
-	}
-	if credErr != nil {
-		return Peer{}, fmt.Errorf("ask who connected: %w", credErr)
-	}
-	id, err := cgroupOf(proc, cgroup, int(cred.Pid))
-	if err != nil {
-		return Peer{}, fmt.Errorf("find the cgroup of process %d: %w", cred.Pid, err)
-	}
-	return Peer{PID: int(cred.Pid), Cgroup: id}, nil
-}
-
-// cgroupOf returns the id of the cgroup2 that a process is in. Any folder of the hierarchy tells where it is mounted.
-func cgroupOf(proc, anyFolder string, pid int) (uint64, error) {
-	f, err := os.Open(filepath.Join(proc, strconv.Itoa(pid), "cgroup"))
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		// cgroups(7): hierarchy 0 with no controllers named is cgroup2.
-		path, isV2 := strings.CutPrefix(lines.Text(), "0::")
-		if !isV2 {
-			continue
-		}
-		mount, err := mountOf(anyFolder)
-		if err != nil {
-			return 0, err
-		}
-		var st unix.Stat_t
-		folder := filepath.Join(mount, path)
-		if err := unix.Stat(folder, &st); err != nil {
-			return 0, fmt.Errorf("%s: %w", folder, err)
-		}
-		return st.Ino, nil
-	}
-	if err := lines.Err(); err != nil {
-		return 0, err
-	}
-	return 0, errors.New("it is in no cgroup2")
-}
-
-// mountOf climbs from a folder to the one that its file system is mounted on.
-func mountOf(folder string) (string, error) {
-	folder, err := filepath.Abs(folder)
-	if err != nil {
-		return "", err
-	}
-	var here, above unix.Stat_t
-	if err := unix.Stat(folder, &here); err != nil {
-		return "", fmt.Errorf("%s: %w", folder, err)
-	}
-	for folder != "/" {
-		parent := filepath.Dir(folder)
-		if err := unix.Stat(parent, &above); err != nil {
-			return "", fmt.Errorf("%s: %w", parent, err)
-		}
-		if above.Dev != here.Dev {
-			break
-		}
-		folder = parent
-	}
-	return folder, nil
 }

@@ -109,7 +109,12 @@ func TestServerOnARealSocket(t *testing.T) {
 	}
 	c := dial(t, path)
 	conn := channel.New(c)
-	if err := conn.Send(&model.Register{Protocol: model.ProtocolVersion}); err != nil {
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(self)
+	if err := conn.Send(&model.Register{Protocol: model.ProtocolVersion}, self); err != nil {
 		t.Fatal(err)
 	}
 	msg, fds, err := conn.Receive()
@@ -149,6 +154,14 @@ func fakeCgroup(t *testing.T) (root, proc string) {
 	own := filepath.Join(proc, itoa(os.Getpid()))
 	for _, dir := range []string{filepath.Join(root, "proxies", "p1"), own} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, as := range map[string]string{"self": "/proc/self", "1/ns": "/proc/self/ns"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(proc, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(as, filepath.Join(proc, name)); err != nil {
 			t.Fatal(err)
 		}
 	}

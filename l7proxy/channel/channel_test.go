@@ -23,7 +23,6 @@ import (
 func TestMessagesArriveAsTheyWereSent(t *testing.T) {
 	key := model.ServiceKey{Namespace: "shop", Name: "web"}
 	for _, msg := range []any{
-		&model.Register{Protocol: model.ProtocolVersion, PID: 7},
 		&model.Update{Version: 1, Full: true, RemovedServices: []model.ServiceKey{key}, Endpoints: []model.EndpointSet{{
 			Namespace: "shop", Name: "web", Port: 80,
 			Endpoints: []model.Endpoint{{Address: netip.MustParseAddrPort("[fd00::1]:8080"), Zone: "a"}},

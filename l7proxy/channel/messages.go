@@ -53,7 +53,7 @@ func empty(name string) any {
 func checkDescriptors(msg any, name string, fds int) error {
 	want := 0
 	switch m := msg.(type) {
-	case *model.Hello, model.Hello:
+	case *model.Register, model.Register, *model.Hello, model.Hello:
 		want = 1
 	case *model.Pods:
 		want = descriptorsOf(m)

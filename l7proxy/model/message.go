@@ -3,13 +3,14 @@ package model
 import "net/netip"
 
 // ProtocolVersion is spoken by both ends of the push socket; ends that differ refuse each other.
-const ProtocolVersion = 1
+const ProtocolVersion = 2
 
 // What travels over the push socket. The proxy connects and sends Register; the agent answers Hello, then
 // one Update with Full set, then Pods and Updates as things change. Each Update and Pods carries a version of
 // its own, from one rising sequence, and is answered by one Ack, in order.
 
-// Register is the proxy's first message.
+// Register is the proxy's first message. It carries one descriptor: a pidfd of the process, from which the agent learns
+// which one it is also where neither sees the other's process ids.
 type Register struct {
 	Protocol int `json:"protocol"`
 	PID      int `json:"pid"`

@@ -44,11 +44,11 @@ type sender struct {
 	channel *channel.Conn
 }
 
-func (s *sender) send(msg any) error {
+func (s *sender) send(msg any, fds ...int) error {
 	if err := s.conn.SetWriteDeadline(time.Now().Add(sendLimit)); err != nil {
 		return err
 	}
-	return s.channel.Send(msg)
+	return s.channel.Send(msg, fds...)
 }
 
 // begin notes that a conversation has begun. False: we are leaving.
@@ -172,7 +172,13 @@ func (w *worker) converse(ctx context.Context) error {
 
 // introduce registers us and takes the agent's answer.
 func (w *worker) introduce(s *sender) error {
-	if err := s.send(&model.Register{Protocol: model.ProtocolVersion, PID: os.Getpid()}); err != nil {
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return fmt.Errorf("open a descriptor of this process: %w", err)
+	}
+	err = s.send(&model.Register{Protocol: model.ProtocolVersion, PID: os.Getpid()}, self)
+	unix.Close(self)
+	if err != nil {
 		return err
 	}
 	if err := s.conn.SetReadDeadline(time.Now().Add(helloLimit)); err != nil {

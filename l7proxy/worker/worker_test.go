@@ -695,7 +695,7 @@ func TestAnAgentThatTalksNonsense(t *testing.T) {
 	c.gone()
 	dial(t, l).want(501)
 	c = a.converse()
-	c.send(&model.Register{Protocol: 1}) // which is the proxy's to send
+	c.send(&model.Register{Protocol: 1}, a.heartbeat) // which is the proxy's to send
 	c.gone()
 	dial(t, l).want(501)
 	if w.ready() != nil {
