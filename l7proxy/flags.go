@@ -36,11 +36,12 @@ func parse(args []string, out io.Writer) (settings, error) {
 	flags := flag.NewFlagSet("sluice-proxy", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // package flag would print everything that there is
 	address := flags.String("admin", "127.0.0.1:15020", "admin `address`: loopback IP:PORT or unix:PATH")
+	serve := flags.String("serve", "", "`address` IP:PORT of any interface where health and metrics are served too, such as 0.0.0.0:15023")
 	accessLog := flags.String("access-log", "errors", "which requests are logged to standard output: the `level` is off, errors or all")
 	s.define(flags)
 	err := flags.Parse(args)
 	if err == nil {
-		err = s.check(flags, *address, *accessLog)
+		err = s.check(flags, *address, *serve, *accessLog)
 	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -73,13 +74,18 @@ func (s *settings) define(flags *flag.FlagSet) {
 const shortestHangKill = time.Second
 
 // check reads what package flag does not know how to read, and tells what makes no sense.
-func (s *settings) check(flags *flag.FlagSet, address, accessLog string) error {
+func (s *settings) check(flags *flag.FlagSet, address, serve, accessLog string) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("%q is no flag", flags.Arg(0))
 	}
 	var err error
 	if s.worker.Admin, err = admin.ParseAddress(address); err != nil {
 		return fmt.Errorf("--admin: %w", err)
+	}
+	if serve != "" {
+		if s.worker.Serve, err = admin.ParsePublic(serve); err != nil {
+			return fmt.Errorf("--serve: %w", err)
+		}
 	}
 	if s.worker.AccessLog, err = observe.ParseAccessLog(accessLog); err != nil {
 		return fmt.Errorf("--access-log: %w", err)

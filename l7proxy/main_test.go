@@ -47,6 +47,7 @@ func TestExitStatusAndWords(t *testing.T) {
 		{"nonsense", 2, "sluice-proxy: \"nonsense\" is no flag (see --help)\n"},
 		{"--admin 0.0.0.0:80", 2, "sluice-proxy: --admin: admin address \"0.0.0.0:80\": it is reachable from elsewhere"},
 		{"--admin nowhere", 2, "neither ADDRESS:PORT"},
+		{"--serve nowhere", 2, "--serve: address \"nowhere\": it is not ADDRESS:PORT"},
 		{"--agent-socket=", 2, "--agent-socket is empty"},
 		{"--access-log some", 2, "it is off, errors or all"},
 		{"--log-level loud", 2, "log-level"},

@@ -6,10 +6,11 @@ import (
 	"strings"
 )
 
-// Address is where the admin server listens: a loopback address and port, or the path of a unix socket.
+// Address is where a server listens: an address and port, or the path of a unix socket.
 type Address struct {
-	tcp  netip.AddrPort
-	unix string
+	tcp    netip.AddrPort
+	unix   string
+	public bool // whoever reaches the machine may ask: for health and metrics only
 }
 
 const (
@@ -36,6 +37,18 @@ func ParseAddress(s string) (Address, error) {
 	}
 	return Address{tcp: tcp}, nil
 }
+
+// ParsePublic reads an address and port of any interface, such as 0.0.0.0:15023.
+func ParsePublic(s string) (Address, error) {
+	tcp, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return Address{}, fmt.Errorf("address %q: it is not ADDRESS:PORT, such as 0.0.0.0:15023", s)
+	}
+	return Address{tcp: tcp, public: true}, nil
+}
+
+// IsZero tells whether there is no address.
+func (a Address) IsZero() bool { return a == Address{} }
 
 func (a Address) String() string {
 	if a.unix != "" {

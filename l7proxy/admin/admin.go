@@ -41,7 +41,7 @@ func Run(ctx context.Context, cfg Config) {
 		}
 		if err.Error() != failed {
 			failed = err.Error()
-			cfg.Log.Error("the admin address is not served; trying again", "address", cfg.Address.String(), "error", err)
+			cfg.Log.Error("an address is not served; trying again", "address", cfg.Address.String(), "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -123,6 +123,9 @@ func handler(cfg Config) http.Handler {
 	}))
 	mux.HandleFunc("GET /healthz", check(cfg.Healthy))
 	mux.HandleFunc("GET /readyz", check(cfg.Ready))
+	if cfg.Address.public {
+		return mux
+	}
 	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { answer(w, cfg.Dump()) })
 	if cfg.Address.unix == "" {
 		return mux

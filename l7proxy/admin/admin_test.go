@@ -83,6 +83,28 @@ func TestProfilesAreNotServedOverTCP(t *testing.T) {
 	}
 }
 
+// Whoever reaches a public address learns of health and metrics, and nothing of what the proxy was told.
+func TestWhatIsServedPublicly(t *testing.T) {
+	a, err := ParsePublic(freeAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := servingAt(t, a)
+	for path, want := range map[string]string{
+		"/healthz": "200 ok", "/readyz": "503 not yet", "/metrics": "sluice_test_total 1",
+		"/config": "404", "/debug/pprof/": "404", "/debug/memstats": "404",
+	} {
+		if got := s.get(t, path); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+	for _, bad := range []string{"", ":15023", "localhost:1", "unix:/run/x"} {
+		if _, err := ParsePublic(bad); err == nil || !strings.Contains(err.Error(), "is not ADDRESS:PORT") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
 func TestTheSocketIsItsOwnersAndGoesAway(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin")
 	s := serving(t, "unix:"+path)
@@ -154,6 +176,11 @@ func serving(t *testing.T, address string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return servingAt(t, a)
+}
+
+func servingAt(t *testing.T, a Address) *server {
+	t.Helper()
 	s := &server{addr: a}
 	reg := prometheus.NewRegistry()
 	promauto.With(reg).NewCounter(prometheus.CounterOpts{Name: "sluice_test_total", Help: "A test."}).Inc()

@@ -27,6 +27,7 @@ import (
 type Config struct {
 	AgentSocket  string // path of the unix socket
 	Admin        admin.Address
+	Serve        admin.Address // health and metrics for whoever asks; zero: nowhere
 	DrainTimeout time.Duration // of connections that are open when the worker is told to stop
 	Limits       forward.Limits
 	AccessLog    observe.AccessLog
@@ -83,12 +84,11 @@ func (w *worker) run(ctx context.Context) (err error) {
 	parts.Go(func() { w.pools.Run(running) })
 	parts.Go(func() { w.prune(running) })
 	parts.Go(func() { w.follow(running) })
-	parts.Go(func() {
-		admin.Run(running, admin.Config{
-			Address: w.cfg.Admin, Metrics: w.metrics, Log: w.cfg.Log,
-			Healthy: w.healthy, Ready: w.ready, Dump: func() any { return w.state.Dump() },
-		})
-	})
+	for _, address := range []admin.Address{w.cfg.Admin, w.cfg.Serve} {
+		if !address.IsZero() {
+			parts.Go(func() { w.answer(running, address) })
+		}
+	}
 	select {
 	case err := <-failed:
 		return fmt.Errorf("accepting ended: %w", err)
@@ -96,6 +96,14 @@ func (w *worker) run(ctx context.Context) (err error) {
 	}
 	w.drain(running)
 	return nil
+}
+
+// answer serves what operators, probes and Prometheus ask.
+func (w *worker) answer(ctx context.Context, at admin.Address) {
+	admin.Run(ctx, admin.Config{
+		Address: at, Metrics: w.metrics, Log: w.cfg.Log,
+		Healthy: w.healthy, Ready: w.ready, Dump: func() any { return w.state.Dump() },
+	})
 }
 
 func newWorker(cfg Config) (*worker, error) {
