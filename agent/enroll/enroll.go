@@ -19,7 +19,9 @@ const (
 	interval     = 250 * time.Millisecond // a namespace that is gone is noticed within it
 	retryFirst   = 250 * time.Millisecond
 	retryAtMost  = 10 * time.Second
-	searchAtMost = time.Second // between two looks for the processes of a pod that has none yet
+	searchAtMost = time.Second           // between two looks for the processes of a pod that has none yet
+	hurryEvery   = 20 * time.Millisecond // and between them for hurryFor after a sandbox has come or a pod is new
+	hurryFor     = 3 * time.Second
 )
 
 // errNoProcess is why a pod that names no namespace is not enrolled before it runs.
@@ -29,9 +31,13 @@ var errNoProcess = errors.New("no process of the pod was found with a network na
 // Config is what an Enroller needs.
 type Config struct {
 	Proc     string       // where the host's procfs is mounted, /proc
+	NetNS    string       // where the host's folder of network namespaces is mounted, /run/netns
 	Port     uint16       // of the listeners
 	PrefixV6 netip.Prefix // of redirected IPv6 connections
-	Log      *slog.Logger
+	// Sweep: no other agent runs on this machine, so what is found in namespaces of pods that are none of ours is a
+	// predecessor's, and is taken away at the start.
+	Sweep bool
+	Log   *slog.Logger
 }
 
 // Enroller keeps the pods that are held in line with those that are desired. Its methods may be called from any
@@ -42,28 +48,51 @@ type Enroller struct {
 	kick    chan struct{}
 	changed chan struct{}
 
-	mu      sync.Mutex
-	given   bool // SetDesired was called
-	desired map[string]Wanted
-	held    map[string]*held
-	failed  map[string]*failure
+	began time.Time // what was started before had to be found
+	swept bool
+
+	mu        sync.Mutex
+	given     bool // SetDesired was called
+	desired   map[string]Wanted
+	held      map[string]*held
+	failed    map[string]*failure
+	sandboxes map[string]*sandbox // by container
+	count     int                 // of sandboxes so far
+	hurry     time.Time           // pods without a process are looked for often until then
 }
 
 // machine is what is done to the machine: functions, so that a test can do without one.
 type machine struct {
 	open     func(Wanted, string) (*Pod, error)
-	scan     func(uids map[string]bool) (map[string]string, error)
+	find     func(uids map[string]bool) (map[string]sighting, error)
 	identify func(path string) (nsID, error)
+	resolve  func(path string) (string, nsID, error)
 	check    func(path string, id nsID) error
 	release  func(*Pod) error
+	sweep    func(ctx context.Context, keep map[nsID]bool) error // what a predecessor left in other namespaces; may be nil
+	watch    func(context.Context) <-chan struct{}               // sandboxes come and go; may be nil
 }
 
 type held struct {
-	pod    *Pod
-	wanted Wanted // what it was last found to match
-	path   string // names the namespace
-	ending string // why it is to be released
+	pod     *Pod
+	wanted  Wanted // what it was last found to match
+	path    string // names the namespace
+	ending  string // why it is to be released
+	leaving bool   // although its namespace lives on
+	by      By
+	started time.Time
 }
+
+// By says how a pod came to be enrolled.
+type By string
+
+// Ways into the mesh.
+const (
+	ByPlugin  By = "plugin"  // announced by the container runtime before its containers started
+	ByFound   By = "found"   // found by its processes, after it had started
+	ByRunning By = "running" // ran already when the agent was started
+	ByName    By = "name"    // its object names its namespace
+)
 
 type failure struct {
 	err     error
@@ -74,7 +103,12 @@ type failure struct {
 // Held is a pod that is enrolled. With Ending set it is to be released, and Ending says why.
 type Held struct {
 	*Pod
-	Ending string
+	Ending  string
+	Leaving bool // it ends only for us: its namespace lives on, and so do its connections
+	By      By
+	// Started is since when the pod has been running, and so was not enrolled for a while. Zero: its containers did not
+	// start before, or it is not known.
+	Started time.Time
 }
 
 // Failure is a pod that could not be enrolled. Another attempt follows by itself.
@@ -92,24 +126,40 @@ type View struct {
 
 // New makes an Enroller, which does nothing until Run.
 func New(cfg Config) *Enroller {
-	cfg.Proc = cmp.Or(cfg.Proc, "/proc")
-	o := opener{proc: cfg.Proc, port: cfg.Port, prefix: cfg.PrefixV6}
-	return newEnroller(cfg.Log, machine{
-		open:     o.open,
-		scan:     func(uids map[string]bool) (map[string]string, error) { return scan(cfg.Proc, uids) },
+	cfg = cfg.complete()
+	m := machine{
+		open:     cfg.opener().open,
+		find:     newFinder(cfg.Proc).find,
 		identify: statNS,
+		resolve:  places{proc: cfg.Proc, netns: cfg.NetNS}.resolve,
 		check:    check,
 		release:  (*Pod).release,
-	})
+		watch:    func(ctx context.Context) <-chan struct{} { return watchFolder(ctx, cfg.NetNS, cfg.Log) },
+	}
+	if cfg.Sweep {
+		m.sweep = cfg.sweep
+	}
+	return newEnroller(cfg.Log, m)
 }
+
+func (c Config) complete() Config {
+	c.Proc = cmp.Or(c.Proc, ownProc)
+	c.NetNS = cmp.Or(c.NetNS, "/run/netns")
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) opener() opener { return opener{proc: c.Proc, port: c.Port, prefix: c.PrefixV6} }
 
 func newEnroller(log *slog.Logger, m machine) *Enroller {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Enroller{
-		log: log, machine: m, kick: make(chan struct{}, 1), changed: make(chan struct{}, 1),
-		held: map[string]*held{}, failed: map[string]*failure{},
+		log: log, machine: m, kick: make(chan struct{}, 1), changed: make(chan struct{}, 1), began: time.Now(),
+		held: map[string]*held{}, failed: map[string]*failure{}, sandboxes: map[string]*sandbox{},
 	}
 }
 
@@ -118,9 +168,13 @@ func (e *Enroller) SetDesired(pods []Wanted) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.given = true
+	before := e.desired
 	e.desired = map[string]Wanted{}
 	for _, w := range pods {
 		e.desired[w.UID] = w
+		if _, old := before[w.UID]; !old {
+			e.hurry = time.Now().Add(hurryFor)
+		}
 	}
 	mark(e.kick)
 }
@@ -141,7 +195,7 @@ func (e *Enroller) View() View {
 	defer e.mu.Unlock()
 	v := View{Settled: e.given}
 	for _, h := range e.held {
-		v.Pods = append(v.Pods, Held{Pod: h.pod, Ending: h.ending})
+		v.Pods = append(v.Pods, Held{Pod: h.pod, Ending: h.ending, Leaving: h.leaving, By: h.by, Started: h.started})
 	}
 	for uid, w := range e.desired {
 		if f, ok := e.failed[uid]; ok {
@@ -173,19 +227,70 @@ func (e *Enroller) Release(p *Pod) error {
 
 // Run enrolls until ctx is done. What is held then stays held.
 func (e *Enroller) Run(ctx context.Context) error {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
+	var sandboxes <-chan struct{}
+	if e.machine.watch != nil {
+		sandboxes = e.machine.watch(ctx)
+	}
+	timer := time.NewTimer(interval)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-timer.C:
 		case <-e.kick:
+		case <-sandboxes:
+			e.hurryUp()
 		}
 		if e.reconcile(ctx) {
 			mark(e.changed)
 		}
+		e.sweepOnce(ctx)
+		timer.Reset(e.pause())
 	}
+}
+
+// sweepOnce takes away what a predecessor left in the namespaces of pods that opted out, or were excluded, while no agent
+// ran. It is done once, after every pod was tried: those that are held keep what they have.
+func (e *Enroller) sweepOnce(ctx context.Context) {
+	view := e.View()
+	if e.swept || e.machine.sweep == nil || !view.Settled || ctx.Err() != nil {
+		return
+	}
+	e.swept = true
+	keep := map[nsID]bool{}
+	for _, h := range view.Pods {
+		keep[h.id] = true
+	}
+	if err := e.machine.sweep(ctx, keep); err != nil {
+		e.log.Warn("what an earlier agent may have left in pods was not looked for everywhere", "error", err)
+	}
+}
+
+// hurryUp makes pods that have no process yet be looked for at once, and often for a while: a sandbox came or went.
+func (e *Enroller) hurryUp() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.hurry = time.Now().Add(hurryFor)
+	for _, f := range e.failed {
+		if errors.Is(f.err, errNoProcess) {
+			f.next = time.Time{}
+		}
+	}
+}
+
+// pause is the time to the next turn, if nothing happens before.
+func (e *Enroller) pause() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if time.Now().Before(e.hurry) {
+		for _, f := range e.failed {
+			if errors.Is(f.err, errNoProcess) {
+				return hurryEvery
+			}
+		}
+	}
+	return interval
 }
 
 // Close closes our descriptors and leaves the pods as they are: their listeners live on in the proxies that have them,

@@ -38,12 +38,30 @@ func (o opener) open(w Wanted, path string) (_ *Pod, err error) {
 			err = errors.Join(err, p.release())
 		}
 	}()
-	err = inside(fd, func() error { return o.furnish(p) })
+	err = inside(fd, func() error {
+		if err := p.letGoOfPath(); err != nil {
+			return err
+		}
+		return o.furnish(p)
+	})
 	if err != nil {
 		return nil, err
 	}
+	fd = p.netns
 	p.undo = func() error { return inside(fd, func() error { return o.route(netlink.RouteDel) }) }
 	return p, nil
+}
+
+// letGoOfPath runs inside the namespace and opens it anew, by no path of the host's: the first descriptor keeps what is
+// mounted at the path busy, which the container runtime could then not unmount.
+func (p *Pod) letGoOfPath() error {
+	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the network namespace from inside: %w", err)
+	}
+	unix.Close(p.netns)
+	p.netns = fd
+	return nil
 }
 
 // openNS opens the namespace, unless it is the host's: nothing of ours belongs there.

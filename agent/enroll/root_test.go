@@ -161,7 +161,7 @@ func TestPortOfAnApplicationIsNamed(t *testing.T) {
 	})
 	s := newEnroller(nil, machine{open: testOpener().open, identify: statNS, release: (*Pod).release})
 	before := descriptors(t)
-	if !s.enroll(want("a", path), path) {
+	if !s.enroll(want("a", path), place{path: path, by: ByName}) {
 		t.Fatal("nothing to say")
 	}
 	s.SetDesired([]Wanted{want("a", path)})
@@ -173,7 +173,7 @@ func TestPortOfAnApplicationIsNamed(t *testing.T) {
 		t.Errorf("%d descriptors are open, %d were before", after, before)
 	}
 	app.Close()
-	s.enroll(want("a", path), path)
+	s.enroll(want("a", path), place{path: path, by: ByName})
 	if v := s.View(); len(v.Failed) != 0 || len(v.Pods) != 1 {
 		t.Errorf("after the port was given up: %+v", v)
 	}
@@ -240,6 +240,19 @@ func descriptors(t *testing.T) int {
 func running(t *testing.T, proc string) *Enroller {
 	t.Helper()
 	e := New(Config{Proc: proc, Port: testPort, PrefixV6: testPrefix})
+	e.machine.watch = nil // which opens descriptors
+	return started(t, e)
+}
+
+// runningIn is running with a folder of namespaces that is watched.
+func runningIn(t *testing.T, cfg Config) *Enroller {
+	t.Helper()
+	cfg.Port, cfg.PrefixV6 = testPort, testPrefix
+	return started(t, New(cfg))
+}
+
+func started(t *testing.T, e *Enroller) *Enroller {
+	t.Helper()
 	done := make(chan error, 1)
 	go func() { done <- e.Run(t.Context()) }()
 	t.Cleanup(func() {
@@ -380,6 +393,11 @@ func fakeProcess(t *testing.T, proc string, pid int, cgroup, netns string) {
 	if err := os.Symlink(netns, filepath.Join(dir, "ns", "net")); err != nil {
 		t.Fatal(err)
 	}
+	if real, ok := strings.CutSuffix(netns, "/ns/net"); ok && real != "/proc/thread-self" {
+		if err := os.Symlink(filepath.Join(real, "stat"), filepath.Join(dir, "stat")); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestCleanupTakesTheRouteAway(t *testing.T) {
@@ -398,4 +416,157 @@ func TestCleanupTakesTheRouteAway(t *testing.T) {
 			t.Errorf("%d routes are left", n)
 		}
 	}
+}
+
+// Without the plugin: a namespace appears in the folder, and then the sandbox's first process in /proc.
+func TestNewPodIsFoundByTheFolderOfNamespaces(t *testing.T) {
+	netns := podNS(t)
+	proc := procfs(t)
+	folder := filepath.Join(t.TempDir(), "netns") // is made by the first sandbox
+	e := runningIn(t, Config{Proc: proc, NetNS: folder})
+	e.SetDesired([]Wanted{want(uidA, "")})
+	await(t, "looked for", func() bool { return len(e.View().Failed) == 1 })
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	e.mu.Lock()
+	e.hurry = time.Time{} // as if it was desired long ago
+	e.mu.Unlock()
+	await(t, "watched", func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return !e.hurry.IsZero()
+	})
+	bind(t, netns, folder, "cni-1")
+	pid := sleeper(t, netns, nil)
+	start := time.Now()
+	fakeProcess(t, proc, 50, cgroupOf(uidA), "/proc/"+pid+"/ns/net")
+	await(t, "enrolled", func() bool { return len(e.View().Pods) == 1 })
+	took := time.Since(start)
+	t.Logf("a new pod is enrolled %v after its first process came", took)
+	if took > 200*time.Millisecond {
+		t.Errorf("it took %v", took)
+	}
+	if p := e.View().Pods[0]; p.By != ByFound || p.Started.Before(e.began.Add(-20*time.Millisecond)) || p.Started.After(start) {
+		t.Errorf("enrolled by %s, started %v", p.By, p.Started)
+	}
+	if err := e.Release(e.View().Pods[0].Pod); err != nil {
+		t.Error(err)
+	}
+}
+
+// The runtime announces a sandbox, whose namespace no process of the pod has yet, and takes it down.
+func TestAnnouncedNamespace(t *testing.T) {
+	netns, folder := podNS(t), t.TempDir()
+	path := bind(t, netns, folder, "cni-1")
+	e := runningIn(t, Config{Proc: procfs(t), NetNS: folder})
+	box := sandboxOf(uidA, "c1", "/var/run/netns/cni-1")
+	announce(t, e, box)
+	e.SetDesired([]Wanted{want(uidA, "")})
+	await(t, "enrolled", func() bool { return len(e.View().Pods) == 1 })
+	if e.Cookie("c1") == 0 || e.View().Pods[0].IPv4.String() != "10.78.0.10" {
+		t.Errorf("the pod is %+v", e.View().Pods[0])
+	}
+	start := time.Now()
+	if err := unix.Unmount(path, 0); err != nil { // nobody says that it is taken down
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "ending", func() bool { return e.View().Pods[0].Ending != "" && !e.View().Pods[0].Leaving })
+	t.Logf("the end of a namespace is noticed after %v", time.Since(start))
+	if err := e.Release(e.View().Pods[0].Pod); err != nil {
+		t.Error(err)
+	}
+	if n := routes(t, netns); n != 0 {
+		t.Errorf("%d routes are left", n)
+	}
+}
+
+func TestCleanupAllNeedsNoObjects(t *testing.T) {
+	inFolder, ofProcess, held, other := podNS(t), podNS(t), podNS(t), need.NetNS(t)
+	proc, folder := procfs(t), t.TempDir()
+	bind(t, inFolder, folder, "cni-1")
+	bind(t, other, folder, "cni-2")
+	fakeProcess(t, proc, 7, "0::/", "/proc/"+sleeper(t, ofProcess, nil)+"/ns/net")
+	fakeProcess(t, proc, 8, "0::/", "/proc/"+sleeper(t, held, nil)+"/ns/net")
+	if err := os.WriteFile(filepath.Join(folder, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Proc: proc, NetNS: folder, Port: testPort, PrefixV6: testPrefix}
+	for _, path := range []string{inFolder, ofProcess, held} {
+		open(t, path).close() // an agent that was killed
+	}
+	id, err := statNS(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.complete().sweep(t.Context(), map[nsID]bool{id: true}); err != nil {
+		t.Error(err)
+	}
+	if routes(t, inFolder) != 0 || routes(t, ofProcess) != 0 || routes(t, held) != 1 {
+		t.Errorf("after a sweep: %d, %d, %d routes", routes(t, inFolder), routes(t, ofProcess), routes(t, held))
+	}
+	for _, want := range []int{1, 0} {
+		if n, err := CleanupAll(cfg); n != want || err != nil {
+			t.Errorf("%d namespaces were cleaned, want %d (%v)", n, want, err)
+		}
+	}
+	if n := routes(t, held); n != 0 {
+		t.Errorf("%d routes are left", n)
+	}
+	strange := bind(t, "/proc/self/ns/uts", folder, "uts") // a namespace, but of another kind
+	if _, err := CleanupAll(cfg); err == nil || !strings.Contains(err.Error(), "remove the route from the network namespace "+strange) {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// A pod opted out while no agent ran: its route is taken away by the next agent, and a pod's that is enrolled is not.
+func TestWhatAPredecessorLeftIsSweptOnce(t *testing.T) {
+	out, in := podNS(t), podNS(t)
+	folder := t.TempDir()
+	bind(t, out, folder, "cni-1")
+	path := bind(t, in, folder, "cni-2")
+	open(t, out).close()
+	open(t, in).close()
+	e := runningIn(t, Config{Proc: procfs(t), NetNS: folder, Sweep: true})
+	e.SetDesired([]Wanted{want("a", path)})
+	await(t, "swept", func() bool { return routes(t, out) == 0 })
+	if routes(t, in) != 1 {
+		t.Error("an enrolled pod lost its route")
+	}
+	if err := e.Release(e.View().Pods[0].Pod); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTwoHundredPodsAtOnce(t *testing.T) {
+	const count = 200
+	proc := procfs(t)
+	var all []Wanted
+	for i := range count {
+		uid := fmt.Sprintf("8f1c2d3e-0000-4000-8000-%012d", i)
+		fakeProcess(t, proc, 100+i, cgroupOf(uid), need.NetNS(t))
+		w := want(uid, "")
+		w.IPs = []netip.Addr{netip.MustParseAddr("10.78.0.10")}
+		all = append(all, w)
+	}
+	e := runningIn(t, Config{Proc: proc, NetNS: t.TempDir()})
+	start := time.Now()
+	e.SetDesired(all)
+	for end := start.Add(30 * time.Second); len(e.View().Pods) < count && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	}
+	t.Logf("%d of %d pods are enrolled after %v", len(e.View().Pods), count, time.Since(start))
+	if v := e.View(); len(v.Pods) != count || len(v.Failed) != 0 {
+		t.Fatalf("%d are enrolled, %d failed", len(v.Pods), len(v.Failed))
+	}
+	start = time.Now()
+	for _, p := range e.View().Pods {
+		if err := e.Release(p.Pod); err != nil {
+			t.Error(err)
+		}
+		e.SetDesired(nil)
+	}
+	t.Logf("and released after another %v", time.Since(start))
 }

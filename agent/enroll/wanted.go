@@ -13,10 +13,22 @@ import (
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
-// What users write on pods, and the label on namespaces too.
+// What users write on pods and namespaces.
 const (
-	MeshLabel       = "sluice.dev/mesh"  // value "disabled" opts out
-	NetNSAnnotation = "sluice.dev/netns" // path that names the pod's network namespace; in a folder only
+	// MeshLabel is read from the pod first and, where the pod does not have it with one of the two values, from its
+	// namespace: what is nearer wins. So a pod labelled enabled in a namespace labelled disabled is enrolled, and one
+	// labelled disabled in a namespace labelled enabled is not. Any other value counts as no label.
+	MeshLabel = "sluice.dev/mesh"
+	// NetNSAnnotation is the path that names the pod's network namespace; in a folder only.
+	NetNSAnnotation = "sluice.dev/netns"
+
+	enabled, disabled = "enabled", "disabled"
+)
+
+// The labels of our own pods, as the chart sets them.
+const (
+	nameLabel, ownName           = "app.kubernetes.io/name", "sluice"
+	componentLabel, ownComponent = "app.kubernetes.io/component", "node"
 )
 
 // Wanted is a pod that is to be enrolled.
@@ -32,29 +44,33 @@ func (w Wanted) equal(o Wanted) bool {
 	return w.Pod == o.Pod && w.NetNS == o.NetNS && slices.Equal(w.IPs, o.IPs)
 }
 
+// Excluded is a pod of this node that is not to be enrolled.
+type Excluded struct {
+	model.Pod
+	Reason string
+}
+
+func (x Excluded) String() string { return x.Namespace + "/" + x.Name }
+
 // Selector says which pods are this node's.
 type Selector struct {
 	Node string
 	// Folder: the objects come from a folder. A pod that names no node is here, for nobody schedules there, and may
 	// name its network namespace itself. Whoever may create a pod in a cluster may not choose a path of the node.
 	Folder bool
+	// Labelled: only pods that the label enables, on themselves or on their namespace, are enrolled.
+	Labelled bool
 }
 
 // Desired returns the pods of the set that are to be enrolled on the node, in the order of their UIDs: those that run
 // here in a network namespace of their own and did not opt out. No two have the same UID.
 func Desired(set *objects.Set, on Selector) []Wanted {
-	out := map[string]bool{}
-	for _, ns := range set.Namespaces {
-		out[ns.Name] = optedOut(ns.Labels)
-	}
+	namespaces := meshOfNamespaces(set)
 	var all []Wanted
 	for _, p := range set.Pods {
-		here := p.Spec.NodeName == on.Node || p.Spec.NodeName == "" && on.Folder
-		finished := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
-		if !here || finished || p.Spec.HostNetwork || out[namespaceOf(p)] || optedOut(p.Labels) {
-			continue
+		if on.here(p) && on.excludes(p, namespaces) == "" {
+			all = append(all, wanted(p, on))
 		}
-		all = append(all, wanted(p, on))
 	}
 	slices.SortFunc(all, func(a, b Wanted) int {
 		return cmp.Or(cmp.Compare(a.UID, b.UID), cmp.Compare(a.String(), b.String()))
@@ -62,7 +78,72 @@ func Desired(set *objects.Set, on Selector) []Wanted {
 	return slices.CompactFunc(all, func(a, b Wanted) bool { return a.UID == b.UID })
 }
 
-func optedOut(labels map[string]string) bool { return labels[MeshLabel] == "disabled" }
+// Exclusions returns the other pods of the node, each with the reason, in the order of their names.
+func Exclusions(set *objects.Set, on Selector) []Excluded {
+	namespaces := meshOfNamespaces(set)
+	var all []Excluded
+	for _, p := range set.Pods {
+		if !on.here(p) {
+			continue
+		}
+		if why := on.excludes(p, namespaces); why != "" {
+			all = append(all, Excluded{wanted(p, on).Pod, why})
+		}
+	}
+	slices.SortFunc(all, func(a, b Excluded) int {
+		return cmp.Or(cmp.Compare(a.String(), b.String()), cmp.Compare(a.UID, b.UID))
+	})
+	return all
+}
+
+func (s Selector) here(p *corev1.Pod) bool {
+	return p.Spec.NodeName == s.Node || p.Spec.NodeName == "" && s.Folder
+}
+
+// excludes says why the pod is not to be enrolled, or "".
+func (s Selector) excludes(p *corev1.Pod, namespaces map[string]string) string {
+	own, ns := p.Labels[MeshLabel], namespaces[namespaceOf(p)]
+	switch {
+	case p.Status.Phase == corev1.PodSucceeded, p.Status.Phase == corev1.PodFailed:
+		return "it has finished"
+	case p.Labels[nameLabel] == ownName && p.Labels[componentLabel] == ownComponent:
+		return "it is one of Sluice's own"
+	case p.Spec.HostNetwork:
+		return "it shares the host's network (hostNetwork), which is not enrolled"
+	case own == disabled:
+		return "it is labelled " + MeshLabel + ": " + disabled
+	case own == enabled:
+		return ""
+	case hasKernelOfItsOwn(p):
+		return "its runtimeClass " + *p.Spec.RuntimeClassName + " gives it a kernel of its own, whose connections ours does not see; " +
+			"if that is not so, label the pod " + MeshLabel + ": " + enabled
+	case ns == disabled:
+		return "its namespace is labelled " + MeshLabel + ": " + disabled
+	case s.Labelled && ns != enabled:
+		return "neither it nor its namespace is labelled " + MeshLabel + ": " + enabled + ", which this installation asks for"
+	}
+	return ""
+}
+
+// meshOfNamespaces returns what the label says on each namespace.
+func meshOfNamespaces(set *objects.Set) map[string]string {
+	found := map[string]string{}
+	for _, ns := range set.Namespaces {
+		found[ns.Name] = ns.Labels[MeshLabel]
+	}
+	return found
+}
+
+// hasKernelOfItsOwn tells whether the pod runs in a virtual machine or on a kernel in user space: sockets there do not
+// pass the hooks of the node's kernel. The name of a RuntimeClass is the user's, but the projects document these.
+func hasKernelOfItsOwn(p *corev1.Pod) bool {
+	if p.Spec.RuntimeClassName == nil {
+		return false
+	}
+	name := strings.ToLower(*p.Spec.RuntimeClassName)
+	return slices.ContainsFunc([]string{"kata", "gvisor", "runsc", "firecracker", "kuasar", "edera", "peerpod"},
+		func(known string) bool { return strings.Contains(name, known) })
+}
 
 func namespaceOf(p *corev1.Pod) string { return cmp.Or(p.Namespace, metav1.NamespaceDefault) }
 
