@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sluice-mesh/sluice/l7proxy/confine"
 	"github.com/sluice-mesh/sluice/l7proxy/master"
 	"github.com/sluice-mesh/sluice/l7proxy/worker"
 )
@@ -72,6 +73,9 @@ func keepServing(s settings, args []string, log *slog.Logger) error {
 func serve(s settings, out io.Writer, log *slog.Logger) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	if err := confine.Process(); err != nil {
+		log.Error("the worker keeps privileges that it does not need", "error", err)
+	}
 	worker.Tune(s.threads)
 	s.worker.Beats, s.worker.Output, s.worker.Log = beats(), out, log
 	return worker.Run(ctx, s.worker)
