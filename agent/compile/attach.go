@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
-// attachment is one parentRef of a route that names a Service.
+// attachment is one parentRef of a route that names a Service. Only settleKinds edits it.
 type attachment struct {
 	route   *route
 	ref     *gatewayv1.ParentReference // as the user wrote it: statuses repeat it (S-1)
@@ -23,6 +23,7 @@ type attachment struct {
 	lost     map[uint16]model.RouteRef // of the ports: what is bound there and goes before it
 	rules    []model.Rule              // with the backends as this parent has them
 	faults   []refFault
+	asked    []question // what it depends on besides the route
 }
 
 // binds says whether the route's rules are to apply to a port, unless those of another kind do. A route that keeps no rule
@@ -55,7 +56,7 @@ func isService(ref *gatewayv1.ParentReference) bool {
 }
 
 // attach resolves a parentRef; nil: it is none of ours (A-13, S-8).
-func (ix *index) attach(r *route, ref *gatewayv1.ParentReference) *attachment {
+func attach(q *reader, r *route, ref *gatewayv1.ParentReference) *attachment {
 	if !isService(ref) {
 		return nil
 	}
@@ -63,20 +64,21 @@ func (ix *index) attach(r *route, ref *gatewayv1.ParentReference) *attachment {
 	if ref.Namespace != nil {
 		a.service.Namespace = string(*ref.Namespace)
 	}
-	a.ports, a.explicit, a.refused = ix.selectPorts(a.service, ref)
+	a.ports, a.explicit, a.refused = selectPorts(q.service(a.service), a.service, ref)
+	a.rules = make([]model.Rule, 0, len(r.rules))
 	for _, rule := range r.rules {
-		m, faults := ix.resolve(r, rule, a.service.Namespace)
+		m, faults := q.resolve(r, rule, a.service.Namespace)
 		a.faults = append(a.faults, faults...)
 		if rule.dropped == "" {
 			a.rules = append(a.rules, m)
 		}
 	}
+	a.asked = slices.Clone(q.asked)
 	return a
 }
 
 // selectPorts finds the ports that a parentRef selects, and says why there are none.
-func (ix *index) selectPorts(key model.ServiceKey, ref *gatewayv1.ParentReference) (ports []uint16, explicit bool, refused string) {
-	s := ix.services[key]
+func selectPorts(s *corev1.Service, key model.ServiceKey, ref *gatewayv1.ParentReference) (ports []uint16, explicit bool, refused string) {
 	if refused := refuseParent(s, key); refused != "" {
 		return nil, false, refused
 	}
@@ -113,8 +115,11 @@ func selects(ref *gatewayv1.ParentReference, p *corev1.ServicePort) bool {
 		(ref.SectionName == nil || *ref.SectionName == "" || string(*ref.SectionName) == p.Name)
 }
 
-// isTCP: Service ports of other protocols are left alone, also where they have the same number.
-func isTCP(p *corev1.ServicePort) bool { return p.Protocol == corev1.ProtocolTCP || p.Protocol == "" }
+// isTCP: Service ports of other protocols are left alone, also where they have the same number. So is what has a number
+// that is none.
+func isTCP(p *corev1.ServicePort) bool {
+	return (p.Protocol == corev1.ProtocolTCP || p.Protocol == "") && p.Port > 0 && p.Port <= 65535
+}
 
 // refuseParent says why a Service cannot be a parent; "": it can. NodePort and LoadBalancer count as ClusterIP.
 func refuseParent(s *corev1.Service, key model.ServiceKey) string {

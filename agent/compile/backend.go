@@ -20,13 +20,15 @@ func (f refFault) String() string { return f.at + ": " + f.message }
 
 // resolve completes a rule for a parent in a namespace: its backends, and all of its references that lead nowhere
 // (S-22), whether the rule is in force or not.
-func (ix *index) resolve(r *route, rule *rule, parentNamespace string) (model.Rule, []refFault) {
-	faults := ix.filterFaults(rule.label, r.ref, parentNamespace, rule.filters)
+func (q *reader) resolve(r *route, rule *rule, parentNamespace string) (model.Rule, []refFault) {
+	faults := q.filterFaults(func() string { return rule.label }, r.ref, parentNamespace, rule.filters)
 	compiled := rule.compiled
-	compiled.Filters = ix.aimed(r.ref, parentNamespace, rule)
+	compiled.Filters = q.aimed(r.ref, parentNamespace, rule)
+	if compiled.Fail == nil && len(rule.backends) > 0 {
+		compiled.Backends = make([]model.Backend, 0, len(rule.backends))
+	}
 	for i := range rule.backends {
-		at := fmt.Sprintf("%s.backendRefs[%d]", rule.label, i)
-		b, found := ix.weighted(at, r.ref, parentNamespace, &rule.backends[i], rule.backendFilters[i])
+		b, found := q.weighted(func() string { return fmt.Sprintf("%s.backendRefs[%d]", rule.label, i) }, r.ref, parentNamespace, &rule.backends[i], rule.backendFilters[i])
 		faults = append(faults, found...)
 		if compiled.Fail == nil {
 			compiled.Backends = append(compiled.Backends, b)
@@ -36,17 +38,17 @@ func (ix *index) resolve(r *route, rule *rule, parentNamespace string) (model.Ru
 }
 
 // filterFaults are the references of filters that lead nowhere: to extensions, and to Services.
-func (ix *index) filterFaults(at string, from model.RouteRef, parent string, filters []gatewayv1.HTTPRouteFilter) []refFault {
+func (q *reader) filterFaults(at func() string, from model.RouteRef, parent string, filters []gatewayv1.HTTPRouteFilter) []refFault {
 	var faults []refFault
 	for i := range filters {
 		f := &filters[i]
-		place := fmt.Sprintf("%s.filters[%d]", at, i)
+		place := func() string { return fmt.Sprintf("%s.filters[%d]", at(), i) }
 		if f.Type == gatewayv1.HTTPRouteFilterExtensionRef {
-			faults = append(faults, extensionFault(place, f))
+			faults = append(faults, extensionFault(place(), f))
 		}
 		for _, ref := range filterRefs(f) {
-			if _, fault := ix.backend(from, parent, ref); fault != nil {
-				fault.at = place
+			if _, fault := q.backend(from, parent, ref); fault != nil {
+				fault.at = place()
 				if f.RequestMirror != nil {
 					fault.message += ", so no request is mirrored there"
 				}
@@ -79,18 +81,18 @@ func extensionFault(at string, f *gatewayv1.HTTPRouteFilter) refFault {
 
 // weighted is one choice of a rule, with its filters as they are compiled, and what of it leads nowhere. One that cannot be used
 // keeps its weight (B-2).
-func (ix *index) weighted(at string, from model.RouteRef, parent string, ref *gatewayv1.HTTPBackendRef, filters []model.Filter) (model.Backend, []refFault) {
+func (q *reader) weighted(at func() string, from model.RouteRef, parent string, ref *gatewayv1.HTTPBackendRef, filters []model.Filter) (model.Backend, []refFault) {
 	b := model.Backend{Weight: 1}
 	if ref.Weight != nil {
 		b.Weight = uint32(min(max(0, *ref.Weight), model.MaxWeight))
 	}
 	var faults []refFault
-	key, fault := ix.backend(from, parent, &ref.BackendObjectReference)
+	key, fault := q.backend(from, parent, &ref.BackendObjectReference)
 	if fault != nil {
-		fault.at = at
+		fault.at = at()
 		faults = append(faults, *fault)
 	}
-	faults = append(faults, ix.filterFaults(at, from, parent, ref.Filters)...)
+	faults = append(faults, q.filterFaults(at, from, parent, ref.Filters)...)
 	if len(faults) > 0 {
 		b.Invalid = faults[0].message
 		return b, faults
@@ -101,7 +103,7 @@ func (ix *index) weighted(at string, from model.RouteRef, parent string, ref *ga
 
 // backend resolves a reference to a port of a Service. The permission is looked at before the Service, so that
 // nobody learns what is in another's namespace (S-22).
-func (ix *index) backend(from model.RouteRef, parent string, ref *gatewayv1.BackendObjectReference) (model.EndpointsKey, *refFault) {
+func (q *reader) backend(from model.RouteRef, parent string, ref *gatewayv1.BackendObjectReference) (model.EndpointsKey, *refFault) {
 	fault := func(reason gatewayv1.RouteConditionReason, format string, args ...any) (model.EndpointsKey, *refFault) {
 		return model.EndpointsKey{}, &refFault{reason: reason, message: fmt.Sprintf(format, args...)}
 	}
@@ -112,11 +114,11 @@ func (ix *index) backend(from model.RouteRef, parent string, ref *gatewayv1.Back
 	if ref.Namespace != nil {
 		key.Namespace = string(*ref.Namespace)
 	}
-	if !ix.permitted(from, parent, key) {
+	if !q.permitted(from, parent, key) {
 		return fault(gatewayv1.RouteReasonRefNotPermitted, "no ReferenceGrant in namespace %s lets %s of namespace %s refer to Service %s",
 			key.Namespace, oneOf(from.Kind), from.Namespace, key.Name)
 	}
-	s := ix.services[key]
+	s := q.service(key)
 	switch {
 	case s == nil:
 		return fault(gatewayv1.RouteReasonBackendNotFound, "Service %s is not there", key)

@@ -5,9 +5,7 @@ package compile
 
 import (
 	"cmp"
-	"maps"
 	"net/netip"
-	"slices"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -24,10 +22,11 @@ type Options struct {
 	ControllerName  string // what statuses are signed with
 }
 
-// Result is everything that follows from a set of objects. All of it is ordered.
+// Result is everything that follows from a set of objects. All of it is ordered, and none of it is edited after it was
+// handed out. What a Compiler derives from one set as it did from the set before is the same pointer, or the same slice.
 type Result struct {
-	Services  []model.Service     // Frontend.ID is 0: who knows the kernel's maps numbers them
-	Endpoints []model.EndpointSet // those that the Services name, and no others
+	Services  []*model.Service     // Frontend.ID is 0: who knows the kernel's maps numbers them
+	Endpoints []*model.EndpointSet // those that the Services name, and no others
 	Flags     map[netip.AddrPort]Flags
 	Statuses  []RouteStatus
 	Events    []Event
@@ -44,30 +43,18 @@ type RouteStatus struct {
 	Route      model.RouteRef
 	Generation int64
 	Parents    []gatewayv1.RouteParentStatus // one for each Service parent, in the order of the route
+	Dropped    []DroppedRule                 `json:",omitempty"` // in the order of the route; the conditions tell of them in words
+}
+
+// DroppedRule is a rule that is not in force, because its match cannot be implemented (S-23).
+type DroppedRule struct {
+	Index  int
+	Name   string `json:",omitempty"`
+	Reason string
 }
 
 // Compile derives the result. It does not edit the objects.
-func Compile(in *objects.Set, opts Options) *Result {
-	ix := newIndex(in, opts)
-	res := &Result{Flags: map[netip.AddrPort]Flags{}, Statuses: ix.statuses(), Events: ix.events()}
-	needed := map[model.EndpointsKey]bool{}
-	for _, key := range slices.SortedFunc(maps.Keys(ix.services), model.ServiceKey.Compare) {
-		u := ix.unit(key)
-		res.Warnings = append(res.Warnings, u.warnings...)
-		if len(u.service.Ports) == 0 {
-			continue
-		}
-		res.Services = append(res.Services, u.service)
-		maps.Copy(res.Flags, u.flags)
-		for k := range u.service.EndpointSets() {
-			needed[k] = true
-		}
-	}
-	for _, k := range slices.SortedFunc(maps.Keys(needed), model.EndpointsKey.Compare) {
-		res.Endpoints = append(res.Endpoints, ix.endpoints(k))
-	}
-	return res
-}
+func Compile(in *objects.Set, opts Options) *Result { return New(opts).Compile(in) }
 
 func compareRefs(a, b model.RouteRef) int {
 	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))

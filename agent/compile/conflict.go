@@ -16,37 +16,36 @@ import (
 const reasonConflicted gatewayv1.RouteConditionReason = "Conflicted"
 
 // settleKinds decides which kind of route applies where several are bound: for each port of a Service and each set of
-// clients one does, GRPCRoutes before HTTPRoutes, however old they are.
-func (ix *index) settleKinds() {
+// clients one does, GRPCRoutes before HTTPRoutes, however old they are. The attachments are all that the Service
+// has. Where one loses other ports than before, its route's status is another too.
+func settleKinds(attachments []*attachment) {
 	type place struct {
 		client string
 		port   uint16
 	}
-	for _, attachments := range ix.parents {
-		taken := map[place]model.RouteRef{}
-		for _, a := range attachments {
-			for _, port := range a.ports {
-				at := place{a.client(), port}
-				if _, is := taken[at]; !is && a.route.isGRPC() && a.binds(port) {
-					taken[at] = a.route.ref
-				}
-			}
-		}
-		for _, a := range attachments {
-			for _, port := range a.ports {
-				if by, is := taken[place{a.client(), port}]; is && !a.route.isGRPC() {
-					a.lose(port, by)
-				}
+	taken := map[place]model.RouteRef{}
+	for _, a := range attachments {
+		for _, port := range a.ports {
+			at := place{a.client(), port}
+			if _, is := taken[at]; !is && a.route.isGRPC() && a.binds(port) {
+				taken[at] = a.route.ref
 			}
 		}
 	}
-}
-
-func (a *attachment) lose(port uint16, to model.RouteRef) {
-	if a.lost == nil {
-		a.lost = map[uint16]model.RouteRef{}
+	for _, a := range attachments {
+		var lost map[uint16]model.RouteRef
+		for _, port := range a.ports {
+			if by, is := taken[place{a.client(), port}]; is && !a.route.isGRPC() {
+				if lost == nil {
+					lost = map[uint16]model.RouteRef{}
+				}
+				lost[port] = by
+			}
+		}
+		if !maps.Equal(a.lost, lost) {
+			a.lost, a.route.told = lost, false
+		}
 	}
-	a.lost[port] = to
 }
 
 // conflicted says whether the route lost every port that it selects.

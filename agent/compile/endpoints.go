@@ -13,10 +13,10 @@ import (
 
 // endpoints merges the slices of a Service port. Where no endpoint is ready, those that are terminating and
 // still serve are used, as kube-proxy does.
-func (ix *index) endpoints(key model.EndpointsKey) model.EndpointSet {
-	set := model.EndpointSet{EndpointsKey: key, Endpoints: []model.Endpoint{}}
+func (q *reader) endpoints(key model.EndpointsKey) *model.EndpointSet {
+	set := &model.EndpointSet{EndpointsKey: key, Endpoints: []model.Endpoint{}}
 	service := model.ServiceKey{Namespace: key.Namespace, Name: key.Name}
-	s := ix.services[service]
+	s := q.service(service)
 	if s == nil {
 		return set
 	}
@@ -29,15 +29,20 @@ func (ix *index) endpoints(key model.EndpointsKey) model.EndpointSet {
 	}
 	set.Affinity = affinity(s)
 	local := s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
-	var ready, terminating []model.Endpoint
-	for _, slice := range ix.slices[service] {
+	list := q.slices(service)
+	count := 0
+	for _, slice := range list {
+		count += len(slice.Endpoints)
+	}
+	ready, terminating := make([]model.Endpoint, 0, count), []model.Endpoint(nil)
+	for _, slice := range list {
 		number := targetPort(slice, port.Name)
 		if number == 0 {
 			continue
 		}
 		for i := range slice.Endpoints {
 			e := &slice.Endpoints[i]
-			if local && ix.opts.Node != "" && (e.NodeName == nil || *e.NodeName != ix.opts.Node) {
+			if local && q.opts.Node != "" && (e.NodeName == nil || *e.NodeName != q.opts.Node) {
 				continue
 			}
 			m, ok := endpoint(e, number)
@@ -55,21 +60,23 @@ func (ix *index) endpoints(key model.EndpointsKey) model.EndpointSet {
 	case len(ready) == 0:
 		ready = terminating
 	case !local:
-		ready = ix.near(ready)
+		ready = q.near(ready)
 	}
-	set.Endpoints = append(set.Endpoints, distinct(ready)...)
+	if len(ready) > 0 {
+		set.Endpoints = distinct(ready)
+	}
 	return set
 }
 
 // near keeps the endpoints that the hints of their slices give to our node, or else to our zone, by the rules of kube-proxy:
 // all endpoints need to have such hints, and one has to be for us; otherwise all are used.
-func (ix *index) near(ready []model.Endpoint) []model.Endpoint {
+func (q *reader) near(ready []model.Endpoint) []model.Endpoint {
 	for _, by := range []struct {
 		us    string
 		hints func(*model.Endpoint) []string
 	}{
-		{ix.opts.Node, func(e *model.Endpoint) []string { return e.ForNodes }},
-		{ix.opts.Zone, func(e *model.Endpoint) []string { return e.ForZones }},
+		{q.opts.Node, func(e *model.Endpoint) []string { return e.ForNodes }},
+		{q.opts.Zone, func(e *model.Endpoint) []string { return e.ForZones }},
 	} {
 		var ours []model.Endpoint
 		all := by.us != ""

@@ -23,24 +23,22 @@ const (
 	PortLost        = "PortLost"        // a route of another kind applies on a port instead
 )
 
-// events are those of all routes, each once.
-func (ix *index) events() []Event {
+// compileEvents are the route's, each once.
+func (r *route) compileEvents() []Event {
 	var all []Event
-	for _, r := range ix.routes {
-		for _, a := range r.parents {
-			if a.refused != "" {
-				continue
-			}
-			if invalid := r.invalidRules(); len(invalid) > 0 && len(invalid) == len(r.rules) {
-				all = append(all, Event{r.ref, AllRulesInvalid, noRule(invalid)})
-			}
-			if lost := a.describeLost(); lost != "" {
-				all = append(all, Event{r.ref, PortLost, "for Service " + a.service.String() + " the route is " + lost})
-			}
+	for _, a := range r.parents {
+		if a.refused != "" {
+			continue
+		}
+		if invalid := r.invalidRules(); len(invalid) > 0 && len(invalid) == len(r.rules) {
+			all = append(all, Event{r.ref, AllRulesInvalid, noRule(invalid)})
+		}
+		if lost := a.describeLost(); lost != "" {
+			all = append(all, Event{r.ref, PortLost, "for Service " + a.service.String() + " the route is " + lost})
 		}
 	}
 	slices.SortFunc(all, func(a, b Event) int {
-		return cmp.Or(compareRefs(a.Route, b.Route), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Message, b.Message))
+		return cmp.Or(cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Message, b.Message))
 	})
 	return slices.Compact(all)
 }

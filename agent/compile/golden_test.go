@@ -134,11 +134,11 @@ func decode[T any](t *testing.T, file string, document []byte) *T {
 
 // golden is a Result in the form of the files.
 type golden struct {
-	Services  []model.Service     `json:"services,omitempty"`
-	Endpoints []model.EndpointSet `json:"endpoints,omitempty"`
-	Flags     []string            `json:"flags,omitempty"`
-	Statuses  []goldenStatus      `json:"statuses,omitempty"`
-	Warnings  []string            `json:"warnings,omitempty"`
+	Services  []*model.Service     `json:"services,omitempty"`
+	Endpoints []*model.EndpointSet `json:"endpoints,omitempty"`
+	Flags     []string             `json:"flags,omitempty"`
+	Statuses  []goldenStatus       `json:"statuses,omitempty"`
+	Warnings  []string             `json:"warnings,omitempty"`
 }
 
 type goldenStatus struct {

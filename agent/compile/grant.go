@@ -8,11 +8,11 @@ import (
 
 // permitted says whether a route may refer to a Service. Inside its own namespace it may, and inside
 // that of the parent Service, which the client may address anyhow; elsewhere it needs a ReferenceGrant.
-func (ix *index) permitted(from model.RouteRef, parent string, to model.ServiceKey) bool {
-	if !ix.opts.ReferenceGrants || to.Namespace == from.Namespace || to.Namespace == parent {
+func (q *reader) permitted(from model.RouteRef, parent string, to model.ServiceKey) bool {
+	if !q.opts.ReferenceGrants || to.Namespace == from.Namespace || to.Namespace == parent {
 		return true
 	}
-	for _, g := range ix.grants[to.Namespace] {
+	for _, g := range q.grants(to.Namespace) {
 		if grantsFrom(g, from) && grantsTo(g, to.Name) {
 			return true
 		}

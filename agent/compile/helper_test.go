@@ -219,7 +219,8 @@ func result(t *testing.T, all ...any) *compile.Result {
 func checkValid(t *testing.T, res *compile.Result) {
 	t.Helper()
 	id := uint32(0)
-	for _, s := range res.Services {
+	for _, compiled := range res.Services {
+		s := *compiled
 		s.Ports = slices.Clone(s.Ports)
 		for i := range s.Ports {
 			s.Ports[i].Frontends = slices.Clone(s.Ports[i].Frontends)

@@ -34,11 +34,11 @@ func compileMirror(in *gatewayv1.HTTPRequestMirrorFilter) (*model.Mirror, error)
 
 // aimed are the filters of a rule, whose mirrors have their targets as the parent has them. A mirror whose target
 // cannot be used is none, and neither is one of no requests: the rule serves on without it (F-53).
-func (ix *index) aimed(from model.RouteRef, parent string, rule *rule) []model.Filter {
+func (q *reader) aimed(from model.RouteRef, parent string, rule *rule) []model.Filter {
 	var out []model.Filter
 	for i, f := range rule.compiled.Filters { // each is that of the API at the same place
 		if f.Mirror != nil {
-			key, fault := ix.backend(from, parent, &rule.filters[i].RequestMirror.BackendRef)
+			key, fault := q.backend(from, parent, &rule.filters[i].RequestMirror.BackendRef)
 			if fault != nil || f.Mirror.Share.Numerator == 0 {
 				continue
 			}

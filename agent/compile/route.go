@@ -22,12 +22,21 @@ const (
 // route is a route of either kind in one form, with what of it does not depend on the parent.
 type route struct {
 	ref        model.RouteRef
+	fullName   string // "namespace/name"
 	generation int64
 	created    time.Time
 	parentRefs []gatewayv1.ParentReference // the object's own, which nobody edits
 	hostnames  []gatewayv1.Hostname
 	rules      []*rule
-	parents    []*attachment
+
+	// What follows changes from one pass to the next.
+	object   any    // what it was read from, or another version that reads the same
+	seen     uint64 // the last pass in which it was there
+	attached bool   // parents are there
+	parents  []*attachment
+	told     bool // status and events are those of the parents
+	status   RouteStatus
+	events   []Event
 }
 
 func (r *route) isGRPC() bool { return r.ref.Kind == kindGRPCRoute }

@@ -1,9 +1,10 @@
 package compile
 
 import (
+	"reflect"
+
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/sluice-mesh/sluice/agent/objects"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
@@ -18,24 +19,23 @@ type ruleSource struct {
 	backends []gatewayv1.HTTPBackendRef
 }
 
-// readRoutes reads the routes of all kinds, in no order.
-func readRoutes(in *objects.Set) []*route {
-	routes := make([]*route, 0, len(in.HTTPRoutes)+len(in.GRPCRoutes))
-	for _, o := range in.HTTPRoutes {
-		routes = append(routes, readHTTPRoute(o))
-	}
-	for _, o := range in.GRPCRoutes {
-		routes = append(routes, readGRPCRoute(o))
-	}
-	return routes
+// sameHTTPRoute says whether two versions of a route are the same in everything that is read of them. Their statuses, which we
+// write ourselves, are not.
+func sameHTTPRoute(a, b *gatewayv1.HTTPRoute) bool {
+	return a.Generation == b.Generation && a.CreationTimestamp.Equal(&b.CreationTimestamp) && reflect.DeepEqual(&a.Spec, &b.Spec)
+}
+
+func sameGRPCRoute(a, b *gatewayv1.GRPCRoute) bool {
+	return a.Generation == b.Generation && a.CreationTimestamp.Equal(&b.CreationTimestamp) && reflect.DeepEqual(&a.Spec, &b.Spec)
 }
 
 func readHTTPRoute(o *gatewayv1.HTTPRoute) *route {
 	r := &route{
 		ref:        model.RouteRef{Kind: kindHTTPRoute, Namespace: o.Namespace, Name: o.Name},
 		generation: o.Generation, created: o.CreationTimestamp.Time,
-		parentRefs: o.Spec.ParentRefs, hostnames: o.Spec.Hostnames,
+		fullName: o.Namespace + "/" + o.Name, parentRefs: o.Spec.ParentRefs, hostnames: o.Spec.Hostnames,
 	}
+	r.rules = make([]*rule, 0, len(o.Spec.Rules))
 	for i := range o.Spec.Rules {
 		from := &o.Spec.Rules[i]
 		s := ruleSource{name: from.Name, policy: compilePolicy(from), filters: from.Filters, backends: from.BackendRefs}
@@ -49,8 +49,9 @@ func readGRPCRoute(o *gatewayv1.GRPCRoute) *route {
 	r := &route{
 		ref:        model.RouteRef{Kind: kindGRPCRoute, Namespace: o.Namespace, Name: o.Name},
 		generation: o.Generation, created: o.CreationTimestamp.Time,
-		parentRefs: o.Spec.ParentRefs, hostnames: o.Spec.Hostnames,
+		fullName: o.Namespace + "/" + o.Name, parentRefs: o.Spec.ParentRefs, hostnames: o.Spec.Hostnames,
 	}
+	r.rules = make([]*rule, 0, len(o.Spec.Rules))
 	for i := range o.Spec.Rules {
 		from := &o.Spec.Rules[i]
 		s := ruleSource{name: from.Name, policy: compileGRPCPolicy(from), filters: grpcFilters(from.Filters)}

@@ -12,25 +12,22 @@ import (
 // maxMessage is what the API takes of a condition's message, in bytes.
 const maxMessage = 32768
 
-// statuses are those of the routes that have a Service for a parent; other routes are none of ours (S-5, A-13).
-func (ix *index) statuses() []RouteStatus {
-	var all []RouteStatus
-	for _, r := range ix.routes {
-		if len(r.parents) == 0 {
-			continue
-		}
-		s := RouteStatus{Route: r.ref, Generation: r.generation}
-		for _, a := range r.parents {
-			s.Parents = append(s.Parents, gatewayv1.RouteParentStatus{
-				ParentRef:      *a.ref.DeepCopy(),
-				ControllerName: gatewayv1.GatewayController(ix.opts.ControllerName),
-				Conditions:     a.conditions(),
-			})
-		}
-		all = append(all, s)
+// compileStatus is the status of a route that has a Service for a parent; other routes are none of ours (S-5, A-13).
+func (r *route) compileStatus(controller string) RouteStatus {
+	s := RouteStatus{Route: r.ref, Generation: r.generation}
+	for _, a := range r.parents {
+		s.Parents = append(s.Parents, gatewayv1.RouteParentStatus{
+			ParentRef:      *a.ref.DeepCopy(),
+			ControllerName: gatewayv1.GatewayController(controller),
+			Conditions:     a.conditions(),
+		})
 	}
-	slices.SortFunc(all, func(a, b RouteStatus) int { return compareRefs(a.Route, b.Route) })
-	return all
+	for i, rule := range r.rules {
+		if rule.dropped != "" {
+			s.Dropped = append(s.Dropped, DroppedRule{i, rule.compiled.Name, rule.dropped})
+		}
+	}
+	return s
 }
 
 // conditions are the parent's: Accepted and ResolvedRefs always (S-20), PartiallyInvalid only when true (S-23).
@@ -123,7 +120,7 @@ func (a *attachment) resolvedRefs() metav1.Condition {
 // condition is one condition of this generation of the route (S-6).
 func (a *attachment) condition(t gatewayv1.RouteConditionType, ok bool, reason gatewayv1.RouteConditionReason, message string) metav1.Condition {
 	c := metav1.Condition{
-		Type: string(t), Status: metav1.ConditionFalse, Reason: string(reason), Message: message,
+		Type: string(t), Status: metav1.ConditionFalse, Reason: string(reason), Message: strings.ToValidUTF8(message, "\uFFFD"),
 		ObservedGeneration: a.route.generation,
 	}
 	if ok {

@@ -1,6 +1,7 @@
 package compile_test
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -105,5 +106,19 @@ func TestMessagesFitTheAPI(t *testing.T) {
 		if len(got) > 32768 || len(got) < 32000 || !utf8.ValidString(got) || !strings.HasSuffix(got, " ...") {
 			t.Errorf("the message has %d bytes and ends with %q", len(got), got[max(0, len(got)-20):])
 		}
+	}
+}
+
+// S-23: what is dropped is told as data too.
+func TestS23DroppedRulesAreTold(t *testing.T) {
+	odd, good := rule("/", backend("shop/web")), rule("/a", backend("shop/web"))
+	odd.Matches[0].Path = path("Odd", "/")
+	odd.Name = new(gatewayv1.SectionName("second"))
+	res := result(t, service("shop/web", "10.96.0.1"), route("shop/r", to("shop/web"), good, odd), route("shop/whole", to("shop/web"), good))
+	if got, want := fmt.Sprintf("%+v", res.Statuses[0].Dropped), `[{Index:1 Name:second Reason:matches[0].path: match type "Odd" is not known}]`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := res.Statuses[1].Dropped; got != nil {
+		t.Errorf("of a route that is in force %v are told", got)
 	}
 }

@@ -177,6 +177,15 @@ func publishable(before, desired map[model.ServiceKey]*model.Service, there map[
 func spareEndpoints(before *push.State, services map[model.ServiceKey]*model.Service, desired map[model.EndpointsKey]*model.EndpointSet,
 	proxies []push.Proxy,
 ) map[model.EndpointsKey]*model.EndpointSet {
+	spare := map[model.EndpointsKey]*model.EndpointSet{}
+	for key, set := range before.Endpoints {
+		if desired[key] == nil {
+			spare[key] = set
+		}
+	}
+	if len(spare) == 0 {
+		return spare
+	}
 	inStep := true
 	needed := map[model.EndpointsKey]bool{}
 	for _, p := range proxies {
@@ -184,12 +193,7 @@ func spareEndpoints(before *push.State, services map[model.ServiceKey]*model.Ser
 		needs(p.Services, needed)
 	}
 	needs(services, needed)
-	spare := map[model.EndpointsKey]*model.EndpointSet{}
-	for key, set := range before.Endpoints {
-		if desired[key] == nil && (!inStep || needed[key]) {
-			spare[key] = set
-		}
-	}
+	maps.DeleteFunc(spare, func(key model.EndpointsKey, _ *model.EndpointSet) bool { return inStep && !needed[key] })
 	return spare
 }
 

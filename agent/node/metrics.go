@@ -30,7 +30,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 	}
 	m := &metrics{
 		frontends: gauge("frontends", "Frontends in the kernel."),
-		pods:      byLabel("pods", "Pods to be enrolled, and on their way out, by state.", "state"),
+		pods:      byLabel("pods", "Pods of the node by state.", "state"),
 		proxies:   byLabel("proxies", "Registered proxies by state.", "state"),
 		refused:   gauge("refused_units", "Units of which a proxy refused the version that it should have."),
 		live:      byLabel("liveness", "1 for the state that the node's proxy is in.", "state"),
@@ -54,7 +54,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 // update sets the gauges.
 func (m *metrics) update(n *Node, proxies []push.Proxy) {
 	m.frontends.Set(float64(len(n.frontends.may)))
-	for _, s := range []string{"serving", "waiting", "failed", "ending"} {
+	for _, s := range []string{StateServing, StateWaiting, StateFailed, StateEnding, StateExcluded} {
 		m.pods.WithLabelValues(s).Set(0)
 	}
 	for _, p := range n.describePods() {

@@ -12,6 +12,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -25,6 +26,7 @@ import (
 	"github.com/sluice-mesh/sluice/agent/kube"
 	"github.com/sluice-mesh/sluice/agent/objects"
 	"github.com/sluice-mesh/sluice/agent/push"
+	"github.com/sluice-mesh/sluice/agent/rollup"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
@@ -80,6 +82,8 @@ type Pods interface {
 // Config is what a Node needs.
 type Config struct {
 	Compile        func(*objects.Set) *compile.Result // pure
+	Report         func(rollup.Report)                // told what is new of the routes; must not block; nil: nobody is
+	CheckPod       func(uid string) error             // whether the programs see what the pod does; nil: nobody knows
 	Select         enroll.Selector
 	HeartbeatLimit time.Duration // 2 s
 	Registerer     prometheus.Registerer
@@ -128,8 +132,10 @@ type loop struct {
 	spare     bool        // it has endpoints that are not desired any more
 	resetting time.Time   // connections that are queued are reset until then
 
-	checkErr error // of the programs
-	status   rollup
+	checkErr error            // of the programs
+	checked  int              // pods that were looked at
+	outside  map[string]error // enrolled pods that our programs do not run for, by UID
+	status   reported
 	said     journal
 }
 
@@ -148,6 +154,7 @@ func New(cfg Config, k Kernel, p Proxies, pods Pods) *Node {
 		bypassed: newCloser(k, cfg.Log),
 	}
 	n.podTable = newPodTable()
+	n.outside = map[string]error{}
 	n.said = journal{log: cfg.Log, lines: map[string]bool{}}
 	n.metrics = newMetrics(cfg.Registerer, n)
 	return n
@@ -289,6 +296,7 @@ func (n *Node) pass(now time.Time) {
 
 // check asks the kernel whether our programs still run.
 func (n *Node) check() {
+	n.checkPod()
 	err := n.kernel.Check()
 	if (err == nil) != (n.checkErr == nil) || err != nil && err.Error() != n.checkErr.Error() {
 		if err != nil {
@@ -298,4 +306,32 @@ func (n *Node) check() {
 		}
 	}
 	n.checkErr = err
+}
+
+// checkPod looks at one enrolled pod in turn: do our programs run for what it does?
+func (n *Node) checkPod() {
+	if n.cfg.CheckPod == nil {
+		return
+	}
+	var pods []*pod
+	for _, p := range n.podTable.sorted() {
+		if p.ending == "" {
+			pods = append(pods, p)
+		}
+	}
+	if len(pods) == 0 {
+		return
+	}
+	n.checked++
+	p := pods[n.checked%len(pods)]
+	err := n.cfg.CheckPod(p.UID)
+	if err != nil && n.outside[p.UID] == nil {
+		n.log.Error("a pod is enrolled, and its connections are not redirected", "pod", p.String(), "error", err)
+	}
+	maps.DeleteFunc(n.outside, func(uid string, _ error) bool {
+		return uid == p.UID || !slices.ContainsFunc(pods, func(p *pod) bool { return p.UID == uid })
+	})
+	if err != nil {
+		n.outside[p.UID] = err
+	}
 }

@@ -8,9 +8,13 @@ import (
 
 	"github.com/sluice-mesh/sluice/agent/datapath"
 	"github.com/sluice-mesh/sluice/agent/enroll"
+	"github.com/sluice-mesh/sluice/agent/objects"
 	"github.com/sluice-mesh/sluice/agent/push"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
+
+// leavePatience is for how long the connections of a pod that left us, and lives on, may go on through the proxy.
+const leavePatience = 10 * time.Second
 
 // podTable is what is known of pods on their way in and out.
 type podTable struct {
@@ -21,6 +25,9 @@ type podTable struct {
 	inherited map[uint64]bool
 	settled   bool // every pod that is desired was tried: what has not been claimed by now will not be
 	failed    []enroll.Failure
+	excluded  []enroll.Excluded
+	since     map[string]time.Time // when a pod that was excluded, or enrolled before, came to be enrolled, by UID
+	board     *board               // read by others; never replaced
 	// strangers is until when listeners that a predecessor made are steered to; zero: no proxy has served yet.
 	strangers time.Time
 }
@@ -29,18 +36,46 @@ type podTable struct {
 type pod struct {
 	*enroll.Pod
 	told    *push.Pod // what proxies are told; nil until the kernel has it
+	added   bool      // the kernel has it
 	err     error     // why the kernel does not
 	retry   backoff
-	steered bool // the kernel may steer to a listener of the pod, ours or a predecessor's
-	ours    bool // and it may be one of ours
-	strange bool // and it may be a predecessor's
-	inForce bool // it steers to all of ours
+	by      enroll.By
+	started time.Time // since when it has been running without us, if it has
+	kept    bool      // a predecessor enrolled it
+	served  time.Time // when it was served first
+	steered bool      // the kernel may steer to a listener of the pod, ours or a predecessor's
+	ours    bool      // and it may be one of ours
+	strange bool      // and it may be a predecessor's
+	inForce bool      // it steers to all of ours
 	ending  string
 	endedAt time.Time
+	leaving bool // it ends only for us: its connections may go on for a while
 }
 
 func newPodTable() podTable {
-	return podTable{pods: map[*enroll.Pod]*pod{}, inherited: map[uint64]bool{}}
+	return podTable{
+		pods: map[*enroll.Pod]*pod{}, inherited: map[uint64]bool{}, since: map[string]time.Time{}, board: newBoard(),
+	}
+}
+
+// selectPods says which pods are to be enrolled, and keeps why others are not.
+func (n *Node) selectPods(set *objects.Set, now time.Time) {
+	t := &n.podTable
+	wanted, excluded := enroll.Desired(set, n.cfg.Select), enroll.Exclusions(set, n.cfg.Select)
+	before := map[string]bool{}
+	for _, x := range t.excluded {
+		before[x.UID] = true
+	}
+	since := map[string]time.Time{}
+	for _, w := range wanted {
+		if before[w.UID] {
+			since[w.UID] = now
+		} else if at, ok := t.since[w.UID]; ok {
+			since[w.UID] = at
+		}
+	}
+	t.excluded, t.since = excluded, since
+	n.pods.SetDesired(wanted)
 }
 
 // readPods learns which pods a predecessor left in the kernel.
@@ -76,11 +111,12 @@ func (t *podTable) strange() bool {
 	return !t.known || slices.Contains(slices.Collect(maps.Values(t.inherited)), true)
 }
 
-// told returns the pods that proxies should have: also one that is ending, for as long as it is steered to.
+// told returns the pods that proxies should have: also one that is ending, for as long as it is steered to, and one
+// that only leaves us, so that its connections may come to their end.
 func (t *podTable) told() map[string]*push.Pod {
 	pods := map[string]*push.Pod{}
 	for _, p := range t.pods {
-		if p.told != nil && (p.ending == "" || p.steered) {
+		if p.told != nil && (p.ending == "" || p.steered || p.leaving) {
 			pods[p.UID] = p.told
 		}
 	}
@@ -114,22 +150,39 @@ func (n *Node) trackPods(now time.Time) {
 		if p == nil {
 			p = &pod{Pod: h.Pod}
 			p.steered = t.inherited[p.Cookie]
-			p.strange = p.steered
+			p.strange, p.kept = p.steered, p.steered
 			delete(t.inherited, p.Cookie)
 			t.pods[h.Pod] = p
 		}
-		if h.Ending != "" && p.ending == "" {
-			p.ending, p.endedAt = h.Ending, now
-			n.resend = true
-		}
+		p.by, p.started = h.By, h.Started
+		n.trackEnd(p, h, now)
 	}
 	maps.DeleteFunc(t.pods, func(h *enroll.Pod, _ *pod) bool { return !held[h] })
+}
+
+// trackEnd notes that a pod ends, that one which was only leaving has ended, or that it stays after all.
+func (n *Node) trackEnd(p *pod, h enroll.Held, now time.Time) {
+	switch {
+	case h.Ending == p.ending && !(p.leaving && !h.Leaving):
+		return
+	case h.Ending == "":
+		p.endedAt = time.Time{}
+	case p.ending == "" || p.leaving:
+		p.endedAt = now
+	}
+	p.ending, p.leaving = h.Ending, h.Leaving && !p.overdue(now)
+	n.resend = true
+}
+
+// overdue tells whether a pod that leaves has had its time.
+func (p *pod) overdue(now time.Time) bool {
+	return !p.endedAt.IsZero() && !now.Before(p.endedAt.Add(leavePatience))
 }
 
 // addPods puts pods into the kernel: its programs run in their namespaces from then on, and nothing is steered yet.
 func (n *Node) addPods(now time.Time) {
 	for _, p := range n.podTable.sorted() {
-		if p.told != nil || p.ending != "" {
+		if p.added || p.ending != "" {
 			continue
 		}
 		if !p.retry.due(now) {
@@ -148,7 +201,7 @@ func (n *Node) addPods(now time.Time) {
 			p.err = err
 			p.retry.failed(now)
 		} else {
-			p.err = nil
+			p.err, p.added = nil, true
 			p.told = &push.Pod{
 				Pod: p.Wanted.Pod, Families: p.Families(),
 				Descriptors: p.Descriptors,
@@ -261,7 +314,7 @@ func (n *Node) steer(now time.Time, proxies []push.Proxy) {
 	}
 	strange := n.podTable.strange()
 	for _, p := range n.podTable.sorted() {
-		if p.inForce || p.told == nil || p.ending != "" || active.Pods[p.UID] != p.told {
+		if p.inForce || !p.added || p.ending != "" || active.Pods[p.UID] != p.told {
 			continue
 		}
 		p.steered, p.ours = true, true
@@ -275,6 +328,7 @@ func (n *Node) steer(now time.Time, proxies []push.Proxy) {
 		})
 		if p.inForce = n.did("put in a listener", err); p.inForce {
 			p.strange = false
+			n.noteServed(p, now)
 			n.bypassed.add(p.Pod)
 		}
 	}
@@ -283,13 +337,59 @@ func (n *Node) steer(now time.Time, proxies []push.Proxy) {
 	}
 }
 
-// endPods lets go of pods that ended: once no proxy has them, and soon in any case.
+// noteServed notes when a pod was served first, and says for how long it ran without us.
+func (n *Node) noteServed(p *pod, now time.Time) {
+	if !p.served.IsZero() {
+		return
+	}
+	p.served = now
+	if d := n.podTable.unenrolled(p, now); d > 0 {
+		n.log.Info("pod is served, and ran without the mesh until now", "pod", p.String(), "by", p.by, "unenrolled", d)
+	}
+}
+
+// unenrolled is for how long a pod that was to be served was not. What its predecessor served, and what was to be left
+// alone, does not count.
+func (t *podTable) unenrolled(p *pod, now time.Time) time.Duration {
+	if p.kept || p.started.IsZero() {
+		return 0
+	}
+	since, until := p.started, now
+	if at := t.since[p.UID]; at.After(since) {
+		since = at
+	}
+	if !p.served.IsZero() {
+		until = p.served
+	}
+	return max(0, until.Sub(since))
+}
+
+// stepOut takes pods that leave us out of the kernel, although proxies have them still: new connections are not even
+// looked at there, so that what fails closed does not refuse them.
+func (n *Node) stepOut() {
+	for _, p := range n.podTable.sorted() {
+		if p.leaving && p.added && !p.steered {
+			p.added = !n.did("remove a pod", n.kernel.RemovePod(p.Cookie))
+		}
+	}
+}
+
+// endPods lets go of pods that ended: once no proxy has them, and soon in any case. One that only leaves us has longer.
 func (n *Node) endPods(now time.Time, proxies []push.Proxy) {
+	n.stepOut()
+	defer n.tell()
 	for _, p := range n.podTable.sorted() {
 		if p.ending == "" {
 			continue
 		}
+		if p.leaving && p.overdue(now) {
+			p.leaving, p.endedAt, n.resend = false, now, true
+			n.wake(now)
+		}
 		deadline := p.endedAt.Add(endPatience)
+		if p.leaving {
+			deadline = p.endedAt.Add(leavePatience)
+		}
 		has := func(x push.Proxy) bool { return p.told != nil && x.Pods[p.UID] == p.told }
 		if slices.ContainsFunc(proxies, has) && now.Before(deadline) {
 			n.wake(deadline)
@@ -302,6 +402,9 @@ func (n *Node) endPods(now time.Time, proxies []push.Proxy) {
 			n.log.Warn("a pod was not left as it was", "error", err)
 		}
 		delete(n.podTable.pods, p.Pod)
+		if !p.served.IsZero() {
+			n.podTable.since[p.UID] = now
+		}
 		n.resend = true
 	}
 	for cookie, steered := range n.podTable.inherited {

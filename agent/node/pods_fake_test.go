@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,9 @@ type fakePods struct {
 	spaces  map[uint64]string // whose a namespace is
 
 	slow       bool // nothing is enrolled for now
+	by         enroll.By
+	started    time.Time
+	stay       bool // namespaces live on when their pods are not to be enrolled any more
 	releaseErr error
 }
 
@@ -40,9 +44,14 @@ func (f *fakePods) SetDesired(all []enroll.Wanted) {
 		f.desired[p.UID] = p
 	}
 	for uid, h := range f.held {
-		if _, wanted := f.desired[uid]; !wanted && h.Ending == "" {
-			h.Ending = "it is not to be enrolled any more"
+		_, wanted := f.desired[uid]
+		switch {
+		case !wanted && h.Ending == "":
+			h.Ending, h.Leaving = "it is not to be enrolled any more", f.stay
 			f.w.note("pod %s ends", uid)
+		case wanted && h.Leaving:
+			h.Ending, h.Leaving = "", false
+			f.w.note("pod %s stays", uid)
 		}
 	}
 	f.enroll()
@@ -50,7 +59,7 @@ func (f *fakePods) SetDesired(all []enroll.Wanted) {
 
 // end is the end of a pod's namespace. The lock is held.
 func (f *fakePods) end(uid string) {
-	f.held[uid].Ending = "its network namespace is gone"
+	f.held[uid].Ending, f.held[uid].Leaving = "its network namespace is gone", false
 	f.w.note("pod %s ends", uid)
 	mark(f.changed)
 }
@@ -59,7 +68,7 @@ func (f *fakePods) end(uid string) {
 func (f *fakePods) enroll() {
 	for _, uid := range slices.Sorted(maps.Keys(f.desired)) {
 		if f.held[uid] == nil && f.failing[uid] == nil && !f.slow {
-			f.held[uid] = &enroll.Held{Pod: f.open(f.desired[uid])}
+			f.held[uid] = &enroll.Held{Pod: f.open(f.desired[uid]), By: f.by, Started: f.started}
 			f.w.note("pod %s is enrolled", uid)
 		}
 	}

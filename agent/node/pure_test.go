@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-mesh/sluice/agent/compile"
 	"github.com/sluice-mesh/sluice/agent/datapath"
 	"github.com/sluice-mesh/sluice/agent/push"
+	"github.com/sluice-mesh/sluice/agent/rollup"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
@@ -404,7 +405,7 @@ func TestStatuses(t *testing.T) {
 	refused := map[model.ServiceKey]string{
 		{Namespace: "shop", Name: "a"}: "the proxy refused", {Namespace: "other", Name: "b"}: "of no concern", {Namespace: "shop", Name: "c"}: "not accepted anyhow",
 	}
-	got := show(statuses(compiled, refused))
+	got := show(rollup.Fold(compiled, refused))
 	const resolved = " ResolvedRefs=True/ResolvedRefs"
 	want := strings.Join([]string{
 		"Accepted=False/NotProgrammed (the proxy refused)" + resolved, "Accepted=True/Accepted" + resolved,
@@ -413,13 +414,13 @@ func TestStatuses(t *testing.T) {
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if c := statuses(compiled, refused)[0].Parents[0].Conditions[0]; c.ObservedGeneration != 4 { // S-6
+	if c := rollup.Fold(compiled, refused)[0].Parents[0].Conditions[0]; c.ObservedGeneration != 4 { // S-6
 		t.Errorf("the condition lost its generation: %+v", c)
 	}
 	if after := show(compiled); after != before {
 		t.Errorf("what was compiled became %s", after)
 	}
-	if got := show(statuses(compiled, nil)); got != before {
+	if got := show(rollup.Fold(compiled, nil)); got != before {
 		t.Errorf("without a refusal it is %s", got)
 	}
 }
@@ -437,21 +438,25 @@ func TestConditionsInALogLine(t *testing.T) {
 
 // A unit that did not change keeps its pointer: that is how package push sees what to send.
 func TestDeriveKeepsWhatDidNotChange(t *testing.T) {
-	services := func(second string) []model.Service {
-		a, b := unit("a", 0), unit("b", 0)
-		a.Ports[0].Frontends[0].Address, b.Ports[0].Frontends[0].Address = address(1).Addr(), address(2).Addr()
-		b.Ports[0].Name = second
-		return []model.Service{*a, *b}
+	compiled := func(name string, id uint32, port string) *model.Service {
+		s := unit(name, 0)
+		s.Ports[0].Frontends[0].Address, s.Ports[0].Name = address(id).Addr(), port
+		return s
 	}
-	sets := func(address string) []model.EndpointSet {
-		return []model.EndpointSet{
-			{Name: "a"}, {Name: "b", Endpoints: []model.Endpoint{{Node: address}}},
-		}
+	set := func(name string) *model.EndpointSet { return &model.EndpointSet{Name: name} }
+	a, b, c := compiled("a", 1, "x"), compiled("b", 2, "x"), compiled("c", 3, "x")
+	sets := []*model.EndpointSet{set("a"), set("b")}
+	flags := map[netip.AddrPort]compile.Flags{address(2): {FailClosed: true}}
+	ids := map[netip.AddrPort]uint32{address(1): 11, address(2): 12, address(3): 13}
+	first := derive(&compile.Result{Services: []*model.Service{a, b, c}, Endpoints: sets, Flags: flags}, ids, nil)
+	if f := first.frontends[address(2)]; f.ID != 12 || f.Flags != datapath.FailClosed || f.unit.Name != "b" || len(first.frontends) != 3 {
+		t.Errorf("the frontend is %+v", f)
 	}
-	ids := map[netip.AddrPort]uint32{address(1): 11, address(2): 12}
-	compiled := &compile.Result{Services: services("x"), Endpoints: sets("n1"), Flags: map[netip.AddrPort]compile.Flags{address(2): {FailClosed: true}}}
-	first := derive(compiled, ids, nil)
-	second := derive(&compile.Result{Services: services("y"), Endpoints: sets("n2")}, ids, first)
+	if a.Ports[0].Frontends[0].ID != 0 || !hasIDs(first.services[a.ServiceKey], ids) {
+		t.Error("what was compiled was edited, or not numbered")
+	}
+	ids[address(3)] = 23 // b is another, c has another id
+	second := derive(&compile.Result{Services: []*model.Service{a, compiled("b", 2, "y"), c}, Endpoints: []*model.EndpointSet{sets[0], set("b")}}, ids, first)
 	for key, s := range first.services {
 		if same := second.services[key] == s; same != (key.Name == "a") {
 			t.Errorf("%s is the same: %t", key, same)
@@ -462,13 +467,14 @@ func TestDeriveKeepsWhatDidNotChange(t *testing.T) {
 			t.Errorf("the endpoints of %s are the same: %t", key, same)
 		}
 	}
-	if f := first.frontends[address(2)]; f.ID != 12 || f.Flags != datapath.FailClosed || f.unit.Name != "b" {
-		t.Errorf("the frontend is %+v", f)
+	if !second.sends(first) || !first.sends(nil) {
+		t.Error("another model is not sent")
 	}
-	if compiled.Services[0].Ports[0].Frontends[0].ID != 0 {
-		t.Error("what was compiled was edited")
+	third := derive(&compile.Result{Services: second.result.Services, Endpoints: second.result.Endpoints, Warnings: []string{"w"}}, ids, second)
+	if third.sends(second) || third.services[c.ServiceKey] != second.services[c.ServiceKey] || third.frontends[address(3)].ID != 23 {
+		t.Errorf("a warning changes the model: %+v", third)
 	}
-	if got := addressesOf(append(services("x"), services("y")...)); len(got) != 2 || got[0] != address(1) {
-		t.Errorf("of four frontends two are different: %v", got)
+	if got := addressesOf([]*model.Service{b, a, b}); len(got) != 2 || got[0] != address(1) {
+		t.Errorf("of three frontends two are different: %v", got)
 	}
 }

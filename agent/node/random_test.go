@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/sluice-mesh/sluice/agent/compile"
 	"github.com/sluice-mesh/sluice/agent/push"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
@@ -304,10 +305,10 @@ func (c *chaos) calm() {
 
 func (c *chaos) checkOutcome() {
 	w := c.w
-	result := w.node.cfg.Compile(setOf(c.objects()...))
+	result := compile.Compile(setOf(c.objects()...), options())
 	want := map[netip.AddrPort]bool{}
-	for i := range result.Services {
-		for a := range addresses(&result.Services[i]) {
+	for _, s := range result.Services {
+		for a := range addresses(s) {
 			want[a] = true
 		}
 	}

@@ -13,93 +13,125 @@ import (
 
 	"github.com/sluice-mesh/sluice/agent/compile"
 	"github.com/sluice-mesh/sluice/agent/kube"
+	"github.com/sluice-mesh/sluice/agent/objects"
 	"github.com/sluice-mesh/sluice/agent/push"
+	"github.com/sluice-mesh/sluice/agent/rollup"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
-// reasonRefused is the reason of Accepted where a node could not program what the route asks for. The API has no
-// constant for it.
-const reasonRefused = "NotProgrammed"
-
-// rollup is the routes' statuses as they were last reported.
-type rollup struct {
+// reported is what was last said of the routes.
+type reported struct {
 	routes []compile.RouteStatus
-	logged map[string]string // condition by route and parent
+
+	set        *objects.Set // what the desired was compiled from, or what compiles to the same
+	generation uint64       // counts the models that were made
+	told       told
 }
 
-// statuses returns what was compiled, made honest: a route that a proxy refused is not reported as accepted. The
-// conditions that change are copies.
-func statuses(compiled []compile.RouteStatus, refused map[model.ServiceKey]string) []compile.RouteStatus {
-	if len(refused) == 0 {
-		return compiled
-	}
-	all := slices.Clone(compiled)
-	for i := range all {
-		r := &all[i]
-		r.Parents = slices.Clone(r.Parents)
-		for j := range r.Parents {
-			p := &r.Parents[j]
-			why, not := refused[parentOf(r.Route, p.ParentRef)]
-			if !not {
-				continue
-			}
-			p.Conditions = slices.Clone(p.Conditions)
-			for k := range p.Conditions {
-				c := &p.Conditions[k]
-				if c.Type == string(gatewayv1.RouteConditionAccepted) && c.Status == metav1.ConditionTrue {
-					c.Status, c.Reason, c.Message = metav1.ConditionFalse, reasonRefused, why
-				}
-			}
-		}
-	}
-	return all
+// told is what the last report was made of.
+type told struct {
+	set     *objects.Set
+	desired *desired
+	refused rollup.Refusals
 }
 
-// parentOf returns the Service that a parentRef of the route names. Statuses are those of Service parents only.
-func parentOf(route model.RouteRef, ref gatewayv1.ParentReference) model.ServiceKey {
-	key := model.ServiceKey{Namespace: route.Namespace, Name: string(ref.Name)}
-	if ref.Namespace != nil {
-		key.Namespace = string(*ref.Namespace)
-	}
-	return key
+// differs tells whether there is something else to say than in another report. What stays keeps its place in memory.
+func (t told) differs(o told) bool {
+	return o.set == nil || !sameSlice(t.set.HTTPRoutes, o.set.HTTPRoutes) || !sameSlice(t.set.GRPCRoutes, o.set.GRPCRoutes) ||
+		!sameSlice(t.desired.result.Statuses, o.desired.result.Statuses) || !sameSlice(t.desired.result.Events, o.desired.result.Events) ||
+		!maps.Equal(t.refused, o.refused)
 }
 
-// refusedServices returns why proxies refused a Service, in plain words.
-func refusedServices(node string, proxies []push.Proxy) map[model.ServiceKey]string {
-	refused := map[model.ServiceKey]string{}
+// compiled notes what was compiled, and whether there is something else to report than before.
+func (r *reported) compiled(set *objects.Set, news bool) {
+	r.set = set
+	if news {
+		r.generation++
+	}
+}
+
+// refusals returns the Services that proxies refused. Where they refused endpoints, those are the Services that send
+// requests to them.
+func refusals(services map[model.ServiceKey]*model.Service, proxies []push.Proxy) rollup.Refusals {
+	refused := rollup.Refusals{}
 	for _, p := range proxies {
 		for _, r := range p.Refused {
-			if r.Service == nil {
-				continue
+			switch {
+			case r.Service != nil:
+				refused[*r.Service] = rollup.NewRefusal(r.Reason, p.Services[*r.Service] != nil)
+			case r.Endpoints != nil:
+				for key, s := range services {
+					if _, graver := refused[key]; !graver && sendsTo(s, *r.Endpoints) {
+						refused[key] = rollup.NewRefusal(fmt.Sprintf("endpoints of %s: %s", r.Endpoints, r.Reason), true)
+					}
+				}
 			}
-			then := "traffic passes as without the route"
-			if p.Services[*r.Service] != nil {
-				then = "its previous version serves on"
-			}
-			refused[*r.Service] = fmt.Sprintf("the proxy on node %q refused Service %s: %s; %s", node, r.Service, r.Reason, then)
 		}
 	}
 	return refused
 }
 
-// report brings statuses and metrics up to date. What changed is logged.
+// sendsTo says whether requests to the Service are sent to the endpoints.
+func sendsTo(s *model.Service, to model.EndpointsKey) bool {
+	for key := range s.EndpointSets() {
+		if key == to {
+			return true
+		}
+	}
+	return false
+}
+
+// report brings statuses and metrics up to date, if there is anything new to say.
 func (n *Node) report(proxies []push.Proxy) {
 	n.metrics.update(n, proxies)
 	if n.desired == nil {
 		return
 	}
-	n.status.routes = statuses(n.desired.result.Statuses, refusedServices(n.cfg.Select.Node, proxies))
-	now := map[string]string{}
+	now := told{n.status.set, n.desired, refusals(n.desired.services, proxies)}
+	before := n.status.told
+	if !now.differs(before) {
+		return
+	}
+	n.status.told = now
+	result := n.desired.result
+	if n.cfg.Report != nil {
+		n.cfg.Report(rollup.Report{
+			Objects: now.set, Routes: result.Statuses, Events: result.Events, Refused: now.refused, Generation: n.status.generation,
+		})
+	}
+	earlier := n.status.routes
+	n.status.routes = rollup.Fold(result.Statuses, rollup.Tell(map[string]rollup.Refusals{n.cfg.Select.Node: now.refused}))
+	n.logStatuses(earlier)
+}
+
+// logStatuses logs the conditions that changed. Both lists are in the order of the routes.
+func (n *Node) logStatuses(earlier []compile.RouteStatus) {
 	for _, r := range n.status.routes {
-		for i, p := range r.Parents {
-			key := fmt.Sprintf("%s parent %d %s", r.Route, i, parentOf(r.Route, p.ParentRef))
-			now[key] = conditions(p.Conditions)
-			if now[key] != n.status.logged[key] {
-				n.log.Info("route status", "route", r.Route, "parent", parentOf(r.Route, p.ParentRef), "conditions", now[key])
-			}
+		for len(earlier) > 0 && compareRoutes(earlier[0].Route, r.Route) < 0 {
+			earlier = earlier[1:]
+		}
+		var before []gatewayv1.RouteParentStatus
+		if len(earlier) > 0 && earlier[0].Route == r.Route {
+			before = earlier[0].Parents
+		}
+		if !sameSlice(before, r.Parents) {
+			n.logStatus(r, before)
 		}
 	}
-	n.status.logged = now
+}
+
+func compareRoutes(a, b model.RouteRef) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+func (n *Node) logStatus(r compile.RouteStatus, before []gatewayv1.RouteParentStatus) {
+	for i, p := range r.Parents {
+		parent, now := rollup.Parent(r.Route, p.ParentRef), conditions(p.Conditions)
+		if i < len(before) && rollup.Parent(r.Route, before[i].ParentRef) == parent && conditions(before[i].Conditions) == now {
+			continue
+		}
+		n.log.Info("route status", "route", r.Route, "parent", parent, "conditions", now)
+	}
 }
 
 // conditions is the form of conditions in a log line: type=status/reason, and what is not as it should be in words.

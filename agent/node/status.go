@@ -49,16 +49,31 @@ type ProxyStatus struct {
 	Refused []model.Refusal `json:"refused,omitempty"`
 }
 
-// PodStatus is one pod that is to be enrolled, or on its way out.
+// States of a pod.
+const (
+	StateServing  = "serving"
+	StateWaiting  = "waiting"  // for the proxy
+	StateFailed   = "failed"   // more attempts follow
+	StateEnding   = "ending"   // it is let go of
+	StateExcluded = "excluded" // it is not to be enrolled
+)
+
+// PodStatus is one pod of the node.
 type PodStatus struct {
-	Pod    string         `json:"pod"`
+	Pod    string         `json:"pod"` // namespace/name
 	UID    string         `json:"uid"`
-	State  string         `json:"state"` // serving, waiting (for the proxy), failed or ending
-	Reason string         `json:"reason,omitempty"`
+	State  string         `json:"state"`            // serving, waiting, failed, ending or excluded
+	Reason string         `json:"reason,omitempty"` // of every other state than serving
 	Cookie uint64         `json:"cookie,omitempty"`
 	IPv4   netip.Addr     `json:"ipv4,omitzero"`
 	IPv6   netip.Addr     `json:"ipv6,omitzero"`
 	Listen []model.Family `json:"listen,omitempty"`
+	// EnrolledBy is how a pod that is enrolled was found: plugin (before its containers started), found (after it had
+	// started), running (it ran already when the agent was started), predecessor (which served it until then), or name.
+	EnrolledBy string `json:"enrolledBy,omitempty"`
+	// UnenrolledSeconds is for how long it ran, and was to be enrolled, without being served: until it was, or until now.
+	// What it connected meanwhile stays direct. 0: it was served before its containers started, or nothing is known.
+	UnenrolledSeconds float64 `json:"unenrolledSeconds,omitempty"`
 }
 
 // FrontendStatus is an address that is to be redirected.
@@ -223,25 +238,35 @@ func stateOf(p push.Proxy) string {
 
 func (n *Node) describePods() []PodStatus {
 	all := []PodStatus{}
+	now := time.Now()
 	for _, p := range n.podTable.sorted() {
 		s := PodStatus{
-			Pod: p.String(), UID: p.UID, State: "waiting", Reason: "the proxy has not acked it yet",
+			Pod: p.String(), UID: p.UID, State: StateWaiting, Reason: "the proxy has not acked it yet",
 			Cookie: p.Cookie, IPv4: p.IPv4, IPv6: p.IPv6, Listen: p.Families(),
+			EnrolledBy: string(p.by), UnenrolledSeconds: n.podTable.unenrolled(p, now).Seconds(),
+		}
+		if p.kept {
+			s.EnrolledBy = "predecessor"
 		}
 		switch {
 		case p.ending != "":
-			s.State, s.Reason = "ending", p.ending
+			s.State, s.Reason = StateEnding, p.ending
+		case n.outside[p.UID] != nil:
+			s.State, s.Reason = StateFailed, n.outside[p.UID].Error()
 		case p.inForce:
-			s.State, s.Reason = "serving", ""
+			s.State, s.Reason = StateServing, ""
 		case p.err != nil:
-			s.State, s.Reason = "failed", p.err.Error()
+			s.State, s.Reason = StateFailed, p.err.Error()
 		case n.live.state != Up:
 			s.Reason = n.live.why
 		}
 		all = append(all, s)
 	}
 	for _, f := range n.podTable.failed {
-		all = append(all, PodStatus{Pod: f.String(), UID: f.UID, State: "failed", Reason: f.Err.Error()})
+		all = append(all, PodStatus{Pod: f.String(), UID: f.UID, State: StateFailed, Reason: f.Err.Error()})
+	}
+	for _, x := range n.podTable.excluded {
+		all = append(all, PodStatus{Pod: x.String(), UID: x.UID, State: StateExcluded, Reason: x.Reason})
 	}
 	return all
 }

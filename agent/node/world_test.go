@@ -43,6 +43,8 @@ type world struct {
 	pods    *fakePods
 	story   []string // what happened, in order
 	broken  bool
+
+	outside map[string]error // what is wrong with the cgroups of pods, by UID
 }
 
 func newWorld(t *testing.T) *world {
@@ -63,11 +65,22 @@ func newWorld(t *testing.T) *world {
 func (w *world) make(log ...*slog.Logger) {
 	w.registry = prometheus.NewRegistry()
 	w.node = New(Config{
-		Compile: func(set *objects.Set) *compile.Result {
-			return compile.Compile(set, compile.Options{Node: "n1", ReferenceGrants: true, ControllerName: "sluice.dev/mesh"})
-		},
-		Select: enroll.Selector{Node: "n1", Folder: true}, Registerer: w.registry, Log: slog.New(slog.NewMultiHandler(handlers(log)...)),
+		Compile:  compile.New(options()).Compile,
+		CheckPod: w.checkPod,
+		Select:   enroll.Selector{Node: "n1", Folder: true}, Registerer: w.registry, Log: slog.New(slog.NewMultiHandler(handlers(log)...)),
 	}, w.kernel, w.proxies, w.pods)
+}
+
+// checkPod says whether the programs run for what a pod does.
+func (w *world) checkPod(uid string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note("look at %s", uid)
+	return w.outside[uid]
+}
+
+func options() compile.Options {
+	return compile.Options{Node: "n1", ReferenceGrants: true, ControllerName: "sluice.dev/mesh"}
 }
 
 func handlers(all []*slog.Logger) []slog.Handler {

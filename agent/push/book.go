@@ -16,7 +16,8 @@ type book struct {
 	complete bool // the full list of pods was acked
 	podsTurn bool // the last message was an Update: pods are not starved by endpoints that keep changing
 
-	// What was sent last of each unit, whether it was taken or not: a refused unit is not sent again until it changes.
+	// What was sent last of each unit, whether it was taken or not: a refused unit is not sent again until it changes. The first
+	// two are a State's, which nobody edits.
 	sentServices  map[model.ServiceKey]*model.Service
 	sentEndpoints map[model.EndpointsKey]*model.EndpointSet
 	sentPods      map[string]*Pod
@@ -146,8 +147,7 @@ func (b *book) sent(m *message, want *State) {
 	b.podsTurn = m.update != nil
 	if m.update != nil {
 		b.full = true
-		b.sentServices = maps.Clone(want.Services)
-		b.sentEndpoints = maps.Clone(want.Endpoints)
+		b.sentServices, b.sentEndpoints = want.Services, want.Endpoints
 		return
 	}
 	for _, p := range m.added {
@@ -178,6 +178,9 @@ func (b *book) acked(a *model.Ack) ([]model.Refusal, error) {
 }
 
 func (b *book) ackUpdate(u *model.Update, refused map[string]model.Refusal) {
+	if b.services != nil && len(u.Services)+len(u.RemovedServices) == 0 { // endpoints change most
+		return
+	}
 	services := maps.Clone(b.services)
 	if services == nil {
 		services = map[model.ServiceKey]*model.Service{}

@@ -32,7 +32,13 @@ func (f Folder) Read() (*View, error) {
 	}
 	result := compile.Compile(set, compile.Options{Node: f.Node, Zone: f.Zone, ReferenceGrants: f.ReferenceGrants})
 	v := &View{
-		Source: "the folder " + f.Dir, Services: result.Services, Endpoints: result.Endpoints, Routes: result.Statuses, Warnings: result.Warnings,
+		Source: "the folder " + f.Dir, Routes: result.Statuses, Warnings: result.Warnings,
+	}
+	for _, s := range result.Services {
+		v.Services = append(v.Services, *s)
+	}
+	for _, e := range result.Endpoints {
+		v.Endpoints = append(v.Endpoints, *e)
 	}
 	for _, p := range problems {
 		v.Problems = append(v.Problems, p.String())

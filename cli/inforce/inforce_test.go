@@ -17,6 +17,7 @@ import (
 
 	agentadmin "github.com/sluice-mesh/sluice/agent/admin"
 	"github.com/sluice-mesh/sluice/agent/node"
+	"github.com/sluice-mesh/sluice/cli/ask"
 	"github.com/sluice-mesh/sluice/l7proxy/inbound"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 	"github.com/sluice-mesh/sluice/l7proxy/state"
@@ -29,11 +30,11 @@ type agent struct {
 	status *node.Status
 }
 
-func (a agent) Status(context.Context) (*node.Status, error) {
+func (a agent) Status(context.Context) (*agentadmin.Status, error) {
 	if a.status == nil {
 		return nil, errors.New("its loop does not answer")
 	}
-	return a.status, nil
+	return &agentadmin.Status{Status: a.status}, nil
 }
 
 func (agent) Config(context.Context) (*node.Model, error) {
@@ -57,6 +58,19 @@ func serve(t *testing.T, h http.Handler) string {
 		}
 	})
 	return "unix:" + path
+}
+
+func local(t *testing.T, agent, proxy string) Node {
+	t.Helper()
+	a, err := ask.Local("agent", agent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := ask.Local("proxy", proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Node{a, p}
 }
 
 func serveAgent(t *testing.T, s *node.Status) string {
@@ -171,33 +185,33 @@ func TestNodeShowsWhatTheFolderHas(t *testing.T) {
 		want.Services[0].Ports[i].Frontends[0].ID = uint32(i + 1)
 	}
 	s := &node.Status{Node: "n1", Liveness: node.Liveness{State: "up"}, Routes: want.Routes, Pods: []node.PodStatus{
-		{Pod: "shop/web", State: "serving"}, {Pod: "far/out", State: "failed", Reason: "no namespace"},
+		{Pod: "shop/web", State: "serving"}, {Pod: "far/out", State: "failed", Reason: "no namespace"}, {Pod: "far/off", State: "excluded", Reason: "host network"},
 	}}
-	n := Node{serveAgent(t, s), serveProxy(t, &model.Update{Version: 1, Full: true, Services: want.Services, Endpoints: want.Endpoints})}
+	n := local(t, serveAgent(t, s), serveProxy(t, &model.Update{Version: 1, Full: true, Services: want.Services, Endpoints: want.Endpoints}))
 	got, err := n.Read(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for what, pair := range map[string][2]any{
 		"Services": {got.Services, want.Services}, "endpoints": {got.Endpoints, want.Endpoints}, "routes": {got.Routes, want.Routes},
-		"pods":     {got.Pods, []Pod{{"far", "out", "failed: no namespace"}, {"shop", "web", ""}}},
+		"pods":     {got.Pods, []Pod{{"far", "off", "host network"}, {"far", "out", "failed: no namespace"}, {"shop", "web", ""}}},
 		"problems": {got.Problems, []string(nil)},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {
 			t.Errorf("%s: %+v\nwant %+v", what, pair[0], pair[1])
 		}
 	}
-	if !got.AllPods || !strings.Contains(got.Source, "n1") || !strings.Contains(got.Source, n.Proxy) {
+	if !got.AllPods || !strings.Contains(got.Source, "n1") || !strings.Contains(got.Source, n.Proxy.At) {
 		t.Errorf("%+v", got)
 	}
 }
 
 func TestNodeTellsWhatIsNotInForce(t *testing.T) {
 	bad := model.Service{Namespace: "shop", Name: "web", Ports: []model.Port{{Number: 0}}}
-	n := Node{
-		serveAgent(t, &node.Status{Liveness: node.Liveness{State: "down", Reason: "no proxy beats"}, Problems: []string{"a.yaml:1: odd"}}),
+	n := local(
+		t, serveAgent(t, &node.Status{Liveness: node.Liveness{State: "down", Reason: "no proxy beats"}, Problems: []string{"a.yaml:1: odd"}}),
 		serveProxy(t, &model.Update{Version: 1, Full: true, Services: []model.Service{bad}}),
-	}
+	)
 	v, err := n.Read(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -237,12 +251,11 @@ func TestErrorsTellWhatToDo(t *testing.T) {
 		node Node
 		want []string
 	}{
-		{Node{none, good}, []string{"no agent answers at " + none, "--agent", "--manifests"}},
-		{Node{good, none}, []string{"no proxy answers at " + none, "--proxy", "--manifests"}},
-		{Node{"127.0.0.1", good}, []string{`--agent: "127.0.0.1" is neither`}},
-		{Node{serveAgent(t, nil), good}, []string{"503", "its loop does not answer"}},
-		{Node{odd, good}, []string{"the agent at " + odd, "does not read"}},
-		{Node{good, good}, []string{"the proxy at " + good, "503", "this is the agent's"}},
+		{local(t, none, good), []string{"no agent answers at " + none, "--agent"}},
+		{local(t, good, none), []string{"no proxy answers at " + none, "--proxy"}},
+		{local(t, serveAgent(t, nil), good), []string{"503", "its loop does not answer"}},
+		{local(t, odd, good), []string{"the agent at " + odd, "does not read"}},
+		{local(t, good, good), []string{"the proxy at " + good, "503", "this is the agent's"}},
 	} {
 		_, err := c.node.Read(t.Context())
 		for _, want := range c.want {

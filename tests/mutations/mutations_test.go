@@ -92,14 +92,26 @@ var mutations = map[string]mutation{
 	},
 	"one kind on a port: an HTTPRoute keeps what a GRPCRoute takes": {
 		file: "agent/compile/conflict.go",
-		from: "	a.lost[port] = to\n",
-		to:   "",
+		from: "				lost[port] = by\n",
+		to:   "				_ = by\n",
 		pkg:  "./agent/compile",
 	},
 	"one kind on a port: a consumer's GRPCRoute takes the producer's port": {
 		file: "agent/compile/conflict.go",
-		from: "				at := place{a.client(), port}\n",
-		to:   "				at := place{\"\", port}\n",
+		from: "			at := place{a.client(), port}\n",
+		to:   "			at := place{\"\", port}\n",
+		pkg:  "./agent/compile",
+	},
+	"changes: a step forgets which Services it asked for": {
+		file: "agent/compile/asked.go",
+		from: "	r.ask(question{about: aboutService, key: key})\n",
+		to:   "",
+		pkg:  "./agent/compile",
+	},
+	"changes: a route that loses a port keeps its status": {
+		file: "agent/compile/conflict.go",
+		from: "a.lost, a.route.told = lost, false",
+		to:   "a.lost = lost",
 		pkg:  "./agent/compile",
 	},
 	"grants: one for HTTPRoutes is one for GRPCRoutes": {
