@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,21 +14,13 @@ import (
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
-// What routes and explain end with besides success, as grep does: scripts tell an answer that is no from none.
-//
-// errNo: all was told, and the answer is no.
-var errNo = errors.New("no")
-
-// trouble is why there is no answer.
-type trouble struct{ error }
-
-func (t trouble) Unwrap() error { return t.error }
-
 const routesUsage = `Usage: sluice routes [flags] [NAMESPACE[/NAME]]
 
 Tells of each route that has a Service for a parent its conditions, and what its traffic gets: the ports and clients that it
 applies to, its rules with their matches, filters, time-outs and retries, backends with their shares and what state they are
-in, and rules that fail or are left out. It asks the agent and the proxy of this node, or reads a folder of YAML.
+in, and rules that fail or are left out. It asks the agent and the proxy of one node, or reads a folder of YAML.
+
+` + placeUsage + `Of a cluster's nodes it takes --node, else the first that answers: 'sluice check' tells of all of them.
 
 Exit status: 0 all is as it should be; 1 a condition is not (such as Accepted=False), or there are problems; 2 no answer.
 
@@ -39,10 +30,12 @@ Flags:
 const explainUsage = `Usage: sluice explain --from NAMESPACE[/POD] --to NAMESPACE/NAME[:PORT] [flags] [PATH[?QUERY]]
 
 Tells which route, rule and match a request is for, what the rule does and which backends get it, and why each other rule of
-the Service's routes does not have it. It asks the agent and the proxy of this node, or reads a folder of YAML.
+the Service's routes does not have it. It asks the agent and the proxy of one node, or reads a folder of YAML.
 
   sluice explain --from shop/client --to shop/web:80 -H 'x-canary: true' '/cart?id=1'
   sluice explain --manifests examples --from demo --to demo/echo-grpc --grpc echo.Echo/Say
+
+` + placeUsage + `Of a cluster's nodes it takes the client pod's.
 
 Exit status: 0 a rule applies to the request; 1 none does; 2 no answer.
 
@@ -51,92 +44,88 @@ Flags:
 
 // source is where routes and explain read what is in force.
 type source struct {
-	node   inforce.Node
+	place
 	folder inforce.Folder
-	json   bool
 }
 
 // newFlags makes the flags that both have.
 func (s *source) newFlags(name string) *flag.FlagSet {
-	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // package flag would print everything that there is
-	flags.StringVar(&s.node.Agent, "agent", inforce.AgentAdmin, "admin `address` of the agent: loopback IP:PORT or unix:PATH")
-	flags.StringVar(&s.node.Proxy, "proxy", inforce.ProxyAdmin, "admin `address` of the proxy")
-	flags.StringVar(&s.folder.Dir, "manifests", "", "read this `folder` of YAML instead, as an agent would")
-	flags.StringVar(&s.folder.Node, "node", "", "of a folder: `name` of the node whose view is wanted; else every endpoint counts as near")
+	flags := s.place.newFlags(name)
+	flags.StringVar(&s.folder.Dir, "manifests", "", "read this `folder` of YAML instead, as an agent would on --node; without that, every endpoint counts as near")
 	flags.StringVar(&s.folder.Zone, "zone", "", "of a folder: `name` of that node's zone")
 	flags.BoolVar(&s.folder.ReferenceGrants, "reference-grants", true, "of a folder: a backend in a third namespace needs a ReferenceGrant")
-	flags.BoolVar(&s.json, "json", false, "print JSON")
 	return flags
 }
 
-// parse reads the flags, and prints help where that is asked for.
-func parseInspect(flags *flag.FlagSet, args []string, usage string, out io.Writer) error {
-	err := flags.Parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(out, usage)
-		flags.SetOutput(out)
-		flags.PrintDefaults()
-	case err == nil && flags.NArg() > 1:
-		err = fmt.Errorf("%q is one argument too many: flags go before the argument", flags.Arg(1))
-	}
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		err = trouble{fmt.Errorf("%s: %w (see '%s --help')", flags.Name(), err, flags.Name())}
-	}
-	return err
-}
-
-func (s *source) read(ctx context.Context) (*inforce.View, error) {
+// read reads it where the client is, if that is known.
+func (s *source) read(ctx context.Context, client model.ServiceKey) (*inforce.View, error) {
 	var v *inforce.View
 	var err error
 	if s.folder.Dir != "" {
+		s.folder.Node = s.node
 		v, err = s.folder.Read()
 	} else {
-		v, err = s.node.Read(ctx)
+		v, err = s.readNode(ctx, client)
 	}
-	if err != nil {
-		return nil, trouble{err}
+	if _, told := errors.AsType[trouble](err); err != nil && !told {
+		err = trouble{err}
 	}
-	return v, nil
+	return v, err
 }
 
-// print writes what was found, and returns errNo where that is no.
-func (s *source) print(out io.Writer, found fmt.Stringer, yes bool) error {
-	var err error
-	if s.json {
-		e := json.NewEncoder(out)
-		e.SetEscapeHTML(false)
-		e.SetIndent("", "  ")
-		err = e.Encode(found)
-	} else {
-		_, err = io.WriteString(out, found.String())
+func (s *source) readNode(ctx context.Context, client model.ServiceKey) (*inforce.View, error) {
+	c, err := s.open()
+	if err != nil {
+		return nil, err
 	}
-	switch {
-	case err != nil:
-		return trouble{err}
-	case !yes:
-		return errNo
+	if c == nil {
+		agent, proxy, err := s.local()
+		if err != nil {
+			return nil, err
+		}
+		v, err := inforce.Node{Agent: agent, Proxy: proxy}.Read(ctx)
+		if err != nil {
+			err = fmt.Errorf("%w\n--manifests names a folder of YAML to read instead, and KUBECONFIG, --kubeconfig or --context a cluster", err)
+		}
+		return v, err
 	}
-	return nil
+	node := s.node
+	if node == "" && client.Name != "" {
+		if node, err = c.NodeOf(ctx, client.Namespace, client.Name); err != nil {
+			return nil, err
+		}
+	}
+	pods, err := s.ofNode(ctx, c, node)
+	if err != nil {
+		return nil, err
+	}
+	var v *inforce.View
+	for _, p := range pods[:min(len(pods), 3)] { // more would not answer either
+		if v, err = (inforce.Node{Agent: c.Agent(p), Proxy: c.Proxy(p)}).Read(ctx); err == nil {
+			return v, nil
+		}
+	}
+	return nil, err
 }
 
 func runRoutes(ctx context.Context, args []string, out io.Writer) error {
 	var s source
 	flags := s.newFlags("sluice routes")
-	if err := parseInspect(flags, args, routesUsage, out); err != nil {
+	words, err := parse(flags, args, 1, routesUsage, out)
+	if err != nil {
 		return err
 	}
-	namespace, name, named := strings.Cut(flags.Arg(0), "/")
-	v, err := s.read(ctx)
+	wanted := strings.Join(words, "")
+	namespace, name, named := strings.Cut(wanted, "/")
+	v, err := s.read(ctx, model.ServiceKey{})
 	if err != nil {
 		return err
 	}
 	report := explain.Routes(v, func(r model.RouteRef) bool {
 		return (namespace == "" || r.Namespace == namespace) && (!named || r.Name == name)
 	})
-	if flags.NArg() > 0 && len(report.Routes) == 0 {
-		return trouble{fmt.Errorf("no route %s has a Service for a parent in %s: 'sluice routes' without an argument lists all", flags.Arg(0), v.Source)}
+	if wanted != "" && len(report.Routes) == 0 {
+		return trouble{fmt.Errorf("no route %s has a Service for a parent in %s: 'sluice routes' without an argument lists all", wanted, v.Source)}
 	}
 	return s.print(out, report, report.Good)
 }
@@ -156,14 +145,15 @@ func runExplain(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&a.method, "X", "GET", "`method` of the request")
 	flags.StringVar(&a.grpc, "grpc", "", "a gRPC `call` instead of a path: SERVICE/METHOD")
 	flags.Func("H", "`header`, such as 'x-canary: true'; may be repeated. Host is NAME.NAMESPACE[:PORT] of the Service if it is not given", a.addHeader)
-	if err := parseInspect(flags, args, explainUsage, out); err != nil {
+	words, err := parse(flags, args, 1, explainUsage, out)
+	if err != nil {
 		return err
 	}
-	q, err := a.question(flags.Arg(0))
+	q, err := a.question(strings.Join(words, ""))
 	if err != nil {
 		return trouble{fmt.Errorf("explain: %w (see 'sluice explain --help')", err)}
 	}
-	v, err := s.read(ctx)
+	v, err := s.read(ctx, model.ServiceKey{Namespace: q.Namespace, Name: q.Pod})
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func TestInspectTellsWhatIsWrong(t *testing.T) {
 		{[]string{"routes", "--agent", "localhost"}, "neither IP:PORT nor unix:PATH"},
 		{[]string{"routes", "--manifests", "none"}, "none"},
 		{[]string{"routes", "--manifests", examples, "demo/nobody"}, "lists all"},
-		{[]string{"routes", "--manifests", examples, "a", "b"}, "flags go before"},
+		{[]string{"routes", "--manifests", examples, "a", "b"}, "one argument too many"},
 		{[]string{"routes", "--odd"}, "sluice routes --help"},
 		{[]string{"explain", "--manifests", examples}, "--from names the client"},
 		{[]string{"explain", "--manifests", examples, "--from", "demo", "--to", "web"}, "--to names the Service"},

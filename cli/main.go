@@ -25,6 +25,8 @@ Usage:
   sluice demo [--keep]                    show on this machine what Sluice does, in about half a minute; needs root
   sluice demo exec POD -- COMMAND...      run a command in a pod of a demo that was kept
   sluice demo get [flags] URL...          send requests from the client pod of a demo that was kept
+  sluice check [flags]                    is every node's agent and proxy up, which pods are not enrolled and why, what else is wrong
+  sluice bypass on|off|status [flags]     the kill switch: while it is on, every connection is left alone
   sluice routes [flags] [NAMESPACE[/NAME]]
                                           each route, its conditions, and what its traffic gets
   sluice explain --from CLIENT --to SERVICE [flags] [PATH]
@@ -32,7 +34,7 @@ Usage:
   sluice version                          print the version
   sluice help                             print this
 
-'sluice demo', 'demo get', 'routes' and 'explain' tell more with --help.
+All but 'version' and 'help' tell more with --help.
 `
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -65,6 +67,10 @@ func dispatch(ctx context.Context, args []string) error {
 	switch command {
 	case "demo":
 		return runDemo(ctx, args)
+	case "check":
+		return runCheck(ctx, args, os.Stdout)
+	case "bypass":
+		return runBypass(ctx, args, os.Stdout)
 	case "routes":
 		return runRoutes(ctx, args, os.Stdout)
 	case "explain":

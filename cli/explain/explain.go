@@ -1,3 +1,5 @@
+// Package explain tells in plain words what is in force: what each route's traffic gets, and which rule a request is for and why
+// no other. It is pure: a view goes in, and what comes out is for people as text and for scripts as JSON.
 package explain
 
 import (
@@ -8,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sluice-mesh/sluice/cli/inforce"
+	"github.com/sluice-mesh/sluice/cli/text"
 	"github.com/sluice-mesh/sluice/l7proxy/filter"
 	"github.com/sluice-mesh/sluice/l7proxy/message"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
@@ -215,31 +218,31 @@ func (a *Answer) filtered(rule *model.Rule, r *message.Request) []string {
 
 // String is the answer for people.
 func (a *Answer) String() string {
-	t := &text{}
-	t.line(0, "From %s", a.Source)
-	t.blank()
+	t := &text.Page{}
+	t.Line(0, "From %s", a.Source)
+	t.Blank()
 	where := "Service " + a.Service
 	if a.Port != 0 {
 		where += fmt.Sprintf(", port %d", a.Port)
 	}
-	t.line(0, "%s, from %s to %s:", a.Request, a.Client, where)
+	t.Line(0, "%s, from %s to %s:", a.Request, a.Client, where)
 	for _, n := range a.Notes {
-		t.line(2, "note: %s", n)
+		t.Line(2, "note: %s", n)
 	}
 	if w := a.Winner; w != nil {
-		t.line(2, "%s, %s wins: %s", w.Route, label(w.Index, w.Name), w.Match)
-		t.lines(4, a.Outcome)
+		t.Line(2, "%s, %s wins: %s", w.Route, label(w.Index, w.Name), w.Match)
+		t.Lines(4, a.Outcome)
 		w.write(t, 4)
 	} else {
-		t.lines(2, a.Outcome)
+		t.Lines(2, a.Outcome)
 	}
 	if len(a.Others) > 0 {
-		t.blank()
-		t.line(0, "Why no other:")
+		t.Blank()
+		t.Line(0, "Why no other:")
 	}
 	for _, o := range a.Others {
 		o.write(t)
 	}
-	t.list("Problems:", a.Problems)
+	t.List("Problems:", a.Problems)
 	return t.String()
 }

@@ -47,20 +47,6 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-func TestLinesKeepToTheirWidth(t *testing.T) {
-	out := &text{}
-	out.line(2, "%s", strings.Repeat("word ", 60)+"\x1b[31m"+strings.Repeat("x", 120)+" a  b")
-	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
-	if len(lines) != 6 || !strings.HasPrefix(lines[1], "      word") || lines[5] != "      a  b" || strings.Contains(out.String(), "\x1b") {
-		t.Errorf("%q", lines)
-	}
-	for _, l := range lines {
-		if len(l) > width && !strings.Contains(l, "xxx") {
-			t.Errorf("too wide: %q", l)
-		}
-	}
-}
-
 // What a user writes into a route may look like what a condition says of another rule. A rule that is in force stays in force.
 func TestNoTextOfAUserTakesARuleAway(t *testing.T) {
 	conditions := []metav1.Condition{

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-mesh/sluice/agent/compile"
 	"github.com/sluice-mesh/sluice/cli/inforce"
+	"github.com/sluice-mesh/sluice/cli/text"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 	"github.com/sluice-mesh/sluice/l7proxy/router"
 )
@@ -39,17 +40,17 @@ type Other struct {
 	Why    []string       `json:"why"` // in words; for no_match one for each of its matches
 }
 
-func (o *Other) write(t *text) {
+func (o *Other) write(t *text.Page) {
 	subject := o.Route.String()
 	if o.Rule != nil {
 		subject += ", " + label(*o.Rule, o.Name)
 	}
 	if len(o.Why) == 1 {
-		t.line(2, "%s: %s", subject, o.Why[0])
+		t.Line(2, "%s: %s", subject, o.Why[0])
 		return
 	}
-	t.line(2, "%s:", subject)
-	t.lines(4, o.Why)
+	t.Line(2, "%s:", subject)
+	t.Lines(4, o.Why)
 }
 
 // losers are the rules of the table that do not decide, in its order.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-mesh/sluice/agent/compile"
 	"github.com/sluice-mesh/sluice/cli/inforce"
+	"github.com/sluice-mesh/sluice/cli/text"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
@@ -145,42 +146,42 @@ func owner(t *model.RouteTable) string {
 
 // String is the report for people.
 func (r *Report) String() string {
-	t := &text{}
-	t.line(0, "From %s", r.Source)
+	t := &text.Page{}
+	t.Line(0, "From %s", r.Source)
 	if len(r.Routes) == 0 {
-		t.blank()
-		t.line(0, "no route has a Service for a parent")
+		t.Blank()
+		t.Line(0, "no route has a Service for a parent")
 	}
 	for i := range r.Routes {
-		t.blank()
-		t.line(0, "%s", r.Routes[i].RouteRef)
+		t.Blank()
+		t.Line(0, "%s", r.Routes[i].RouteRef)
 		for j := range r.Routes[i].Parents {
 			r.Routes[i].Parents[j].write(t)
 		}
 	}
-	t.list("Problems:", r.Problems)
-	t.list("Warnings:", r.Warnings)
+	t.List("Problems:", r.Problems)
+	t.List("Warnings:", r.Warnings)
 	return t.String()
 }
 
-func (p *Parent) write(t *text) {
+func (p *Parent) write(t *text.Page) {
 	if len(p.Ports) > 0 {
-		t.line(2, "applies to Service %s, port %s, for %s", p.Service, numbers(p.Ports), p.Clients)
+		t.Line(2, "applies to Service %s, port %s, for %s", p.Service, numbers(p.Ports), p.Clients)
 	} else {
-		t.line(2, "applies to no port of Service %s; it names %s", p.Service, p.Selects)
+		t.Line(2, "applies to no port of Service %s; it names %s", p.Service, p.Selects)
 	}
 	for _, c := range p.Conditions {
-		t.line(4, "%s=%s (%s): %s", c.Type, c.Status, c.Reason, c.Message)
+		t.Line(4, "%s=%s (%s): %s", c.Type, c.Status, c.Reason, c.Message)
 	}
 	for i := range p.Rules {
 		r := &p.Rules[i]
 		if r.LeftOut != "" {
-			t.line(4, "%s is left out: %s", label(r.Index, r.Name), r.LeftOut)
+			t.Line(4, "%s is left out: %s", label(r.Index, r.Name), r.LeftOut)
 			continue
 		}
-		t.line(4, "%s: %s", label(r.Index, r.Name), r.Matches[0])
+		t.Line(4, "%s: %s", label(r.Index, r.Name), r.Matches[0])
 		for _, m := range r.Matches[1:] {
-			t.line(6, "or %s", m)
+			t.Line(6, "or %s", m)
 		}
 		r.write(t, 6)
 	}

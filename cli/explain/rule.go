@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/sluice-mesh/sluice/cli/inforce"
+	"github.com/sluice-mesh/sluice/cli/text"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
@@ -95,17 +96,17 @@ func describeBackend(v *inforce.View, b *model.Backend, sum uint64, grpc bool) B
 }
 
 // write tells what requests of the rule get, its matches excepted.
-func (r *Rule) write(t *text, indent int) {
-	t.lines(indent, r.Does)
+func (r *Rule) write(t *text.Page, indent int) {
+	t.Lines(indent, r.Does)
 	if r.Answers != "" {
-		t.line(indent, "every request is answered %s", r.Answers)
+		t.Line(indent, "every request is answered %s", r.Answers)
 	}
 	for _, b := range r.Backends {
 		to := ""
 		if b.To != "" {
 			to = " to " + b.To
 		}
-		t.line(indent, "%s%s: %s", b.Share, to, b.State)
-		t.lines(indent+2, b.Does)
+		t.Line(indent, "%s%s: %s", b.Share, to, b.State)
+		t.Lines(indent+2, b.Does)
 	}
 }
