@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/sluice-mesh/sluice/agent/node"
+	"github.com/sluice-mesh/sluice/cni/install"
 )
 
 // patience is how long the node's loop may take to answer.
@@ -31,9 +32,16 @@ const patience = 2 * time.Second
 type Node interface {
 	Healthy(context.Context) error
 	Ready(context.Context) error
-	Status(context.Context) (*node.Status, error)
+	Status(context.Context) (*Status, error)
 	Config(context.Context) (*node.Model, error)
 	SetBypass(ctx context.Context, on bool) error
+}
+
+// Status is the node's, with what the node itself does not know.
+type Status struct {
+	*node.Status
+	Version string          `json:"version,omitempty"` // of the agent
+	CNI     *install.Status `json:"cni,omitempty"`     // nil: the plugin is not to be installed
 }
 
 // Address tells where to listen: "unix:PATH", or an IP address of loopback and a port. Whoever reaches it can turn the
@@ -71,16 +79,24 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 
 // Handler answers for the node.
 func Handler(n Node, metrics prometheus.Gatherer) http.Handler {
+	mux := public(n, metrics)
+	mux.HandleFunc("GET /status", dump(n.Status))
+	mux.HandleFunc("GET /config", dump(n.Config))
+	mux.HandleFunc("POST /bypass", func(w http.ResponseWriter, r *http.Request) { bypass(n, w, r) })
+	return mux
+}
+
+// Public answers whoever asks: the kubelet's probes, and Prometheus. It tells nothing of what the node was told.
+func Public(n Node, metrics prometheus.Gatherer) http.Handler { return public(n, metrics) }
+
+func public(n Node, metrics prometheus.Gatherer) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", check(n.Healthy))
 	mux.HandleFunc("GET /readyz", check(n.Ready))
-	mux.HandleFunc("GET /status", dump(n.Status))
-	mux.HandleFunc("GET /config", dump(n.Config))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
 		// A datapath that does not answer costs its own series, not the others.
 		ErrorHandling: promhttp.ContinueOnError,
 	}))
-	mux.HandleFunc("POST /bypass", func(w http.ResponseWriter, r *http.Request) { bypass(n, w, r) })
 	return mux
 }
 

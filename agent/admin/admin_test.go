@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluice-mesh/sluice/agent/node"
+	"github.com/sluice-mesh/sluice/cni/install"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
@@ -39,8 +40,9 @@ func (n *fakeNode) wait(ctx context.Context, err error) error {
 func (n *fakeNode) Healthy(ctx context.Context) error { return n.wait(ctx, n.healthy) }
 func (n *fakeNode) Ready(ctx context.Context) error   { return n.wait(ctx, n.ready) }
 
-func (n *fakeNode) Status(ctx context.Context) (*node.Status, error) {
-	return &node.Status{Node: "n1", Proxies: []node.ProxyStatus{{ID: 7, State: "serving"}}}, n.wait(ctx, n.err)
+func (n *fakeNode) Status(ctx context.Context) (*Status, error) {
+	s := &node.Status{Node: "n1", Proxies: []node.ProxyStatus{{ID: 7, State: "serving"}}}
+	return &Status{Status: s, CNI: &install.Status{State: install.Missing}}, n.wait(ctx, n.err)
 }
 
 func (n *fakeNode) Config(ctx context.Context) (*node.Model, error) {
@@ -75,6 +77,7 @@ func TestHandlers(t *testing.T) {
 		"ready":                   {fakeNode{healthy: odd, err: odd}, "GET", "/readyz", 200, "ok\n"},
 		"not ready":               {fakeNode{ready: odd}, "GET", "/readyz", 503, "it is odd\n"},
 		"status":                  {fakeNode{}, "GET", "/status", 200, `"node": "n1"`},
+		"status of the plugin":    {fakeNode{}, "GET", "/status", 200, `"state": "missing"`},
 		"no status":               {fakeNode{err: odd}, "GET", "/status", 503, "it is odd\n"},
 		"config":                  {fakeNode{}, "GET", "/config", 200, `"name": "web"`},
 		"no config":               {fakeNode{err: odd}, "GET", "/config", 503, "it is odd\n"},
@@ -99,6 +102,24 @@ func TestHandlers(t *testing.T) {
 				t.Errorf("the switch was turned %d times", turned)
 			}
 		})
+	}
+}
+
+// Whoever reaches the public address learns of health and metrics, and turns nothing.
+func TestPublicIsForProbesAndMetrics(t *testing.T) {
+	n := &fakeNode{}
+	for target, want := range map[string]int{
+		"GET /healthz": 200, "GET /readyz": 200, "GET /metrics": 200, "GET /status": 404, "GET /config": 404, "POST /bypass?on=true": 404,
+	} {
+		method, path, _ := strings.Cut(target, " ")
+		w := httptest.NewRecorder()
+		Public(n, prometheus.NewRegistry()).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, http.NoBody))
+		if w.Code != want {
+			t.Errorf("%s: %d, want %d", target, w.Code, want)
+		}
+	}
+	if len(n.bypassed) > 0 {
+		t.Error("the switch was turned")
 	}
 }
 

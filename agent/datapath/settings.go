@@ -29,6 +29,9 @@ func (d *Datapath) SetBypass(on bool) error {
 	return d.set(s)
 }
 
+// Bypass tells how SetBypass turned it last, also a predecessor's.
+func (d *Datapath) Bypass() bool { return d.settings.Bypass != 0 }
+
 func (d *Datapath) set(s bpf.RedirectSettings) error {
 	if s == d.settings {
 		return nil

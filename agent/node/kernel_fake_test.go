@@ -27,6 +27,7 @@ type fakeKernel struct {
 	cgroups   [2]uint64
 	busy      map[string]int // how many turns the pod's connections that bypassed are still busy
 	checkErr  error
+	bypass    bool
 
 	beating bool
 	stopped time.Time // when the last beat was, if it is not beating
@@ -228,7 +229,13 @@ func (k *fakeKernel) ProxyCgroups() [2]uint64 {
 func (k *fakeKernel) SetBypass(on bool) error {
 	k.w.mu.Lock()
 	defer k.w.mu.Unlock()
-	return k.write(fmt.Sprintf("bypass %t", on), func() {})
+	return k.write(fmt.Sprintf("bypass %t", on), func() { k.bypass = on })
+}
+
+func (k *fakeKernel) Bypass() bool {
+	k.w.mu.Lock()
+	defer k.w.mu.Unlock()
+	return k.bypass
 }
 
 func (k *fakeKernel) CloseBypassed(_ context.Context, netns, perSecond int, evenBusy bool) (closed, busy int, err error) {

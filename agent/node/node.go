@@ -57,6 +57,7 @@ type Kernel interface {
 	ProxyCgroups() [2]uint64
 	SetProxyCgroups(ids [2]uint64) error
 	SetBypass(on bool) error
+	Bypass() bool
 	CloseBypassed(ctx context.Context, netns, perSecond int, evenBusy bool) (closed, busy int, err error)
 	Counters() (map[string]uint64, error)
 	Check() error

@@ -36,6 +36,7 @@ type Liveness struct {
 // KernelStatus is the state of the redirect.
 type KernelStatus struct {
 	InStep   bool              `json:"inStep"`            // nothing is waiting to be written again
+	Bypass   bool              `json:"bypass"`            // the kill switch: every connect is left alone
 	Problem  string            `json:"problem,omitempty"` // why the programs do not run as they should
 	Counters map[string]uint64 `json:"counters"`
 }
@@ -212,7 +213,7 @@ func (n *Node) describe(proxies []push.Proxy) *Status {
 }
 
 func (n *Node) describeKernel() KernelStatus {
-	k := KernelStatus{InStep: n.retry.delay == 0}
+	k := KernelStatus{InStep: n.retry.delay == 0, Bypass: n.kernel.Bypass()}
 	if n.checkErr != nil {
 		k.Problem = n.checkErr.Error()
 	}

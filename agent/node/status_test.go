@@ -164,6 +164,9 @@ func TestBypass(t *testing.T) {
 		if n := len(w.told("close bypassed")); n != before {
 			t.Error("connections are closed when the bypass is turned on")
 		}
+		if !w.status().Kernel.Bypass {
+			t.Error("the status does not say that the bypass is on")
+		}
 		if err := w.node.SetBypass(w.ctx, false); err != nil || len(w.told("kernel: bypass false")) != 1 {
 			t.Errorf("turned off: %v", err)
 		}
