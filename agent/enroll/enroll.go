@@ -24,8 +24,8 @@ const (
 	hurryFor     = 3 * time.Second
 )
 
-// errNoProcess is why a pod that names no namespace is not enrolled before it runs.
-var errNoProcess = errors.New("no process of the pod was found with a network namespace of its own: " +
+// ErrNoProcess is why a pod that names no namespace is not enrolled before it runs.
+var ErrNoProcess = errors.New("no process of the pod was found with a network namespace of its own: " +
 	"it does not run yet, or the annotation " + NetNSAnnotation + " is missing")
 
 // Config is what an Enroller needs.
@@ -273,7 +273,7 @@ func (e *Enroller) hurryUp() {
 	defer e.mu.Unlock()
 	e.hurry = time.Now().Add(hurryFor)
 	for _, f := range e.failed {
-		if errors.Is(f.err, errNoProcess) {
+		if errors.Is(f.err, ErrNoProcess) {
 			f.next = time.Time{}
 		}
 	}
@@ -285,7 +285,7 @@ func (e *Enroller) pause() time.Duration {
 	defer e.mu.Unlock()
 	if time.Now().Before(e.hurry) {
 		for _, f := range e.failed {
-			if errors.Is(f.err, errNoProcess) {
+			if errors.Is(f.err, ErrNoProcess) {
 				return hurryEvery
 			}
 		}

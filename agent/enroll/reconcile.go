@@ -207,7 +207,7 @@ func (e *Enroller) locate(due []Wanted) map[string]place {
 	}
 	for uid := range search {
 		at := found[uid]
-		p := place{path: at.path, by: ByFound, started: at.started, err: cmp.Or(err, at.err, errNoProcess)}
+		p := place{path: at.path, by: ByFound, started: at.started, err: cmp.Or(err, at.err, ErrNoProcess)}
 		if at.started.Before(e.began) {
 			p.by = ByRunning
 		}
@@ -252,7 +252,7 @@ func (e *Enroller) attempt(w Wanted, at place) (*Pod, error) {
 	}
 	id, err := e.machine.identify(at.path)
 	if err != nil && w.NetNS == "" && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)) {
-		return nil, errNoProcess // it has just ended
+		return nil, ErrNoProcess // it has just ended
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find the network namespace %s: %w", at.path, err)
@@ -288,15 +288,18 @@ func (e *Enroller) noteFailure(w Wanted, err error) bool {
 	}
 	f.err = err
 	f.backoff = min(2*f.backoff, retryAtMost)
-	if errors.Is(err, errNoProcess) {
+	if errors.Is(err, ErrNoProcess) {
 		f.backoff = min(f.backoff, searchAtMost)
 	}
 	now := time.Now()
 	f.next = now.Add(f.backoff)
-	if errors.Is(err, errNoProcess) && now.Before(e.hurry) {
+	if errors.Is(err, ErrNoProcess) && now.Before(e.hurry) {
 		f.backoff, f.next = retryFirst/2, now.Add(hurryEvery)
 	}
-	if fresh {
+	switch {
+	case fresh && errors.Is(err, ErrNoProcess): // as each pod before its sandbox is made
+		e.log.Debug("pod is to be enrolled when it runs", "pod", w)
+	case fresh:
 		e.log.Warn("pod cannot be enrolled, more attempts follow", "pod", w, "reason", err)
 	}
 	return fresh

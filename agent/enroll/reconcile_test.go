@@ -203,7 +203,7 @@ func TestNamespaceThatIsGoneOrReplacedIsNoticedSoon(t *testing.T) {
 func TestPodIsFoundByItsProcesses(t *testing.T) {
 	bubble(t, func(t *testing.T, e *Enroller, s *site) {
 		e.SetDesired([]Wanted{want("a", "")})
-		expect(t, pods(e, 10*time.Second), "a failed: "+errNoProcess.Error())
+		expect(t, pods(e, 10*time.Second), "a failed: "+ErrNoProcess.Error())
 		s.do(func() { s.spaces["/proc/1"], s.procs["a"] = 1, "/proc/1" })
 		expect(t, pods(e, 1300*time.Millisecond), "a")
 		// That process ends, another one of the pod lives on in the namespace.
@@ -261,7 +261,7 @@ func TestPodIsFoundSoonAfterItsSandboxCame(t *testing.T) {
 		s.events <- struct{}{} // the folder has a new namespace
 		time.Sleep(500 * time.Millisecond)
 		s.do(func() { s.spaces["/proc/1"], s.procs["a"] = 1, "/proc/1"; s.started = time.Now() })
-		expect(t, pods(e, hurryEvery+time.Millisecond), "a; b failed: "+errNoProcess.Error())
+		expect(t, pods(e, hurryEvery+time.Millisecond), "a; b failed: "+ErrNoProcess.Error())
 		if by := e.View().Pods[0].By; by != ByFound {
 			t.Errorf("it was enrolled by %s", by)
 		}
@@ -269,7 +269,7 @@ func TestPodIsFoundSoonAfterItsSandboxCame(t *testing.T) {
 		e.SetDesired([]Wanted{want("a", ""), want("b", ""), want("c", "")}) // or a pod is new
 		time.Sleep(2 * time.Second)
 		s.do(func() { s.spaces["/proc/3"], s.procs["c"] = 3, "/proc/3" })
-		expect(t, pods(e, hurryEvery+time.Millisecond), "a; c; b failed: "+errNoProcess.Error())
+		expect(t, pods(e, hurryEvery+time.Millisecond), "a; c; b failed: "+ErrNoProcess.Error())
 	})
 }
 
@@ -278,7 +278,7 @@ func TestProcessThatHasJustEnded(t *testing.T) {
 	bubble(t, func(t *testing.T, e *Enroller, s *site) {
 		s.do(func() { s.procs["a"] = "/proc/1" })
 		e.SetDesired([]Wanted{want("a", "")})
-		expect(t, pods(e, time.Second), "a failed: "+errNoProcess.Error())
+		expect(t, pods(e, time.Second), "a failed: "+ErrNoProcess.Error())
 		s.do(func() { s.procs["a"] = "/proc/2"; s.spaces["/proc/2"] = 1 })
 		expect(t, pods(e, hurryEvery+time.Millisecond), "a")
 	})

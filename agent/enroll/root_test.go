@@ -407,7 +407,7 @@ func TestCleanupTakesTheRouteAway(t *testing.T) {
 		t.Fatal("there is no route to take away")
 	}
 	cfg := Config{Port: testPort, PrefixV6: testPrefix}
-	pods := []Wanted{want("gone", "/nonexistent"), want("a", path), want("notfound", "")}
+	pods := []Wanted{want("gone", filepath.Join(t.TempDir(), "gone")), want("a", path), want("notfound", "")}
 	for range 2 { // what is not there is no error
 		if err := Cleanup(cfg, pods); err != nil {
 			t.Error(err)

@@ -35,7 +35,7 @@ func TestAnnouncedPodIsEnrolledAtOnce(t *testing.T) {
 				}
 				e.SetDesired([]Wanted{want("a", "")})
 				if !first {
-					expect(t, pods(e, time.Minute), "a failed: "+errNoProcess.Error())
+					expect(t, pods(e, time.Minute), "a failed: "+ErrNoProcess.Error())
 					announce(t, e, sandboxOf("a", "c1", "/run/netns/1"))
 				}
 				expect(t, pods(e, 0), "a")
@@ -58,7 +58,7 @@ func TestAnnouncedPodIsKnownByItsName(t *testing.T) {
 		box := sandboxOf("a", "c1", "/1")
 		box.UID = ""
 		announce(t, e, box)
-		expect(t, pods(e, time.Minute), "a; b failed: "+errNoProcess.Error())
+		expect(t, pods(e, time.Minute), "a; b failed: "+ErrNoProcess.Error())
 	})
 }
 
@@ -69,7 +69,7 @@ func TestAnnouncedPathIsLookedAt(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "the sandbox of pod ns/a: no such file") {
 			t.Errorf("the error is %v", err)
 		}
-		expect(t, pods(e, time.Minute), "a failed: "+errNoProcess.Error())
+		expect(t, pods(e, time.Minute), "a failed: "+ErrNoProcess.Error())
 	})
 }
 
@@ -125,7 +125,7 @@ func TestSandboxThatIsTakenDown(t *testing.T) {
 					t.Error(err)
 				}
 				// The object is there for a while, and so may be the namespace.
-				expect(t, pods(e, 10*time.Second), map[bool]string{true: "a", false: "a failed: " + errNoProcess.Error()}[strings.Contains(name, "only the path")])
+				expect(t, pods(e, 10*time.Second), map[bool]string{true: "a", false: "a failed: " + ErrNoProcess.Error()}[strings.Contains(name, "only the path")])
 			})
 		})
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-mesh/sluice/agent/compile"
 	"github.com/sluice-mesh/sluice/agent/datapath"
+	"github.com/sluice-mesh/sluice/agent/enroll"
 	"github.com/sluice-mesh/sluice/agent/push"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
@@ -53,7 +54,7 @@ type ProxyStatus struct {
 // States of a pod.
 const (
 	StateServing  = "serving"
-	StateWaiting  = "waiting"  // for the proxy
+	StateWaiting  = "waiting"  // for the proxy, or for a process of the pod
 	StateFailed   = "failed"   // more attempts follow
 	StateEnding   = "ending"   // it is let go of
 	StateExcluded = "excluded" // it is not to be enrolled
@@ -264,7 +265,11 @@ func (n *Node) describePods() []PodStatus {
 		all = append(all, s)
 	}
 	for _, f := range n.podTable.failed {
-		all = append(all, PodStatus{Pod: f.String(), UID: f.UID, State: StateFailed, Reason: f.Err.Error()})
+		s := PodStatus{Pod: f.String(), UID: f.UID, State: StateFailed, Reason: f.Err.Error()}
+		if errors.Is(f.Err, enroll.ErrNoProcess) {
+			s.State = StateWaiting
+		}
+		all = append(all, s)
 	}
 	for _, x := range n.podTable.excluded {
 		all = append(all, PodStatus{Pod: x.String(), UID: x.UID, State: StateExcluded, Reason: x.Reason})
