@@ -172,6 +172,9 @@ func (o opener) listen(family int, at unix.Sockaddr) (int, error) {
 		}
 		return unix.Listen(fd, backlog)
 	}()
+	if errors.Is(err, unix.EACCES) {
+		err = fmt.Errorf("the agent lacks CAP_NET_BIND_SERVICE: %w", err)
+	}
 	if errors.Is(err, unix.EADDRINUSE) {
 		err = fmt.Errorf("an application of the pod has port %d, which the mesh needs there: let it use another one, "+
 			"or opt the pod out with the label %s: disabled: %w", o.port, MeshLabel, err)

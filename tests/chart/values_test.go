@@ -73,6 +73,7 @@ func changed() map[string]string {
 		"referenceGrants":           "false",
 		"cgroup":                    "/sys/fs/cgroup/kubepods",
 		"cni.enabled":               "false",
+		"cni.remove":                "true",
 		"cni.binDir":                "/home/bin",
 		"cni.confDir":               "/home/etc",
 		"cni.whenAway":              "refuse",
@@ -105,7 +106,8 @@ func changed() map[string]string {
 func TestEveryValueHasAnEffect(t *testing.T) {
 	// What is off by default has to be on for its own values to be seen.
 	on := []string{"--set", "serviceMonitor.enabled=true", "--set", "dashboard.enabled=true"}
-	plain, withAll := render(t), render(t, on...)
+	off := []string{"--set", "cni.enabled=false"}
+	plain, withAll, without := render(t), render(t, on...), render(t, off...)
 	others := changed()
 	for _, v := range readValues(t) {
 		to, found := others[v.path]
@@ -118,11 +120,14 @@ func TestEveryValueHasAnEffect(t *testing.T) {
 			t.Errorf("%s: values.yaml does not say what it is", v.path)
 		}
 		set := []string{"--set-json", v.path + "=" + asJSON(to)}
-		if strings.HasSuffix(v.path, ".enabled") && v.byDefault == "false" {
-			if render(t, set...) == plain {
-				t.Errorf("%s=%s changes nothing", v.path, to)
-			}
-		} else if render(t, slices.Concat(on, set)...) == withAll {
+		from, base := withAll, on
+		switch {
+		case v.path == "cni.remove":
+			from, base = without, off
+		case strings.HasSuffix(v.path, ".enabled") && v.byDefault == "false":
+			from, base = plain, nil
+		}
+		if render(t, slices.Concat(base, set)...) == from {
 			t.Errorf("%s=%s changes nothing", v.path, to)
 		}
 	}

@@ -17,6 +17,8 @@
     {{- with .Values.cni }}
     {{- if .enabled }}
     - --cni-plugin=/usr/local/bin/sluice-cni
+    {{- end }}
+    {{- if or .enabled .remove }}
     - --cni-bin-dir=/host{{ .binDir }}
     - --cni-conf-dir=/host{{ .confDir }}
     - --cni-socket=/run/sluice/cni.sock
@@ -63,7 +65,7 @@
     - {name: netns, mountPath: /run/netns, readOnly: true, mountPropagation: HostToContainer}
     - {name: cgroup, mountPath: /sys/fs/cgroup, readOnly: true}
     - {name: bpf, mountPath: /sys/fs/bpf}
-    {{- if .Values.cni.enabled }}
+    {{- if or .Values.cni.enabled .Values.cni.remove }}
     - {name: cni-conf, mountPath: {{ printf "/host%s" .Values.cni.confDir | quote }}}
     - {name: cni-bin, mountPath: {{ printf "/host%s" .Values.cni.binDir | quote }}}
     {{- end }}

@@ -5,7 +5,7 @@
 - {name: netns, hostPath: {path: /run/netns, type: DirectoryOrCreate}}
 - {name: cgroup, hostPath: {path: /sys/fs/cgroup, type: Directory}}
 - {name: bpf, hostPath: {path: /sys/fs/bpf, type: Directory}}
-{{- if .Values.cni.enabled }}
+{{- if or .Values.cni.enabled .Values.cni.remove }}
 - {name: cni-conf, hostPath: {path: {{ .Values.cni.confDir | quote }}, type: DirectoryOrCreate}}
 - {name: cni-bin, hostPath: {path: {{ .Values.cni.binDir | quote }}, type: DirectoryOrCreate}}
 {{- end }}
