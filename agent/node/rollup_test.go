@@ -83,7 +83,7 @@ func TestRefusedEndpoints(t *testing.T) {
 		for _, b := range to {
 			table.Rules[0].Backends = append(table.Rules[0].Backends, model.Backend{Endpoints: model.EndpointsKey{Namespace: "shop", Name: b, Port: 80}})
 		}
-		return &model.Service{ServiceKey: model.ServiceKey{Namespace: "shop", Name: name}, Ports: []model.Port{{Producer: table}}}
+		return &model.Service{Namespace: "shop", Name: name, Ports: []model.Port{{Producer: table}}}
 	}
 	services := map[model.ServiceKey]*model.Service{}
 	for _, s := range []*model.Service{unit("a", "v1", "v2"), unit("b", "v2"), unit("c", "v1")} {
