@@ -27,7 +27,8 @@ func TestDefaults(t *testing.T) {
 	s, err := parse(serving(), &out)
 	want := settings{
 		manifests: "m", cgroup: "c", bpffs: "/sys/fs/bpf/sluice", socket: "/run/sluice/agent.sock", admin: "127.0.0.1:15021", node: host,
-		proc: "/proc", referenceGrants: true, heartbeatLimit: 2 * time.Second, logLevel: slog.LevelInfo,
+		proc: "/proc", netns: "/run/netns", cgroups: "/sys/fs/cgroup", handover: "/run/sluice/handover.sock",
+		cniBinDir: "/opt/cni/bin", cniConfDir: "/etc/cni/net.d", cniSocket: "/run/sluice/cni.sock", cniAway: "start", referenceGrants: true, heartbeatLimit: 2 * time.Second, logLevel: slog.LevelInfo,
 	}
 	if err != nil || s != want || out.Len() != 0 {
 		t.Errorf("%+v, %v, %q", s, err, out.String())
@@ -51,6 +52,30 @@ func TestFlagsReachWhoNeedsThem(t *testing.T) {
 		t.Errorf("the selector is %+v", sel)
 	}
 	if s.zone != "z" || s.referenceGrants || !s.cleanupOnExit || s.logLevel != slog.LevelDebug || s.admin != "unix:/a" || s.socket != "/s" {
+		t.Errorf("the settings are %+v", s)
+	}
+}
+
+func TestFlagsOfACluster(t *testing.T) {
+	s, err := parse(strings.Fields("--kubernetes --namespace sluice-system --pod sluice-x --pod-uid u --daemonset sluice --node n1 --enroll labelled "+
+		"--cni-plugin /p --cni-bin-dir /b --cni-conf-dir /c --cni-socket /s --cni-when-away wait --netns /n --serve 0.0.0.0:15022"), &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.cgroup != "auto" {
+		t.Errorf("the cgroup is %q: it is found by the pod's UID", s.cgroup)
+	}
+	if sel := s.selector(); sel.Node != "n1" || sel.Folder || !sel.Labelled {
+		t.Errorf("the selector is %+v", sel)
+	}
+	if e := s.enroll(nil); e.NetNS != "/n" || !e.Sweep {
+		t.Errorf("enrolment gets %+v", e)
+	}
+	c := s.cni(nil)
+	if c.BinDir != "/b" || c.ConfDir != "/c" || c.Plugin != "/p" || c.Namespace != "sluice-system" || c.Entry.Socket != "/s" || c.Entry.WhenAway != "wait" {
+		t.Errorf("the installer gets %+v", c)
+	}
+	if s.serve != "0.0.0.0:15022" || s.pod != "sluice-x" || s.daemonSet != "sluice" {
 		t.Errorf("the settings are %+v", s)
 	}
 }
@@ -80,24 +105,30 @@ func TestCommands(t *testing.T) {
 // What is wrong is said once, with what to do, and the exit status is 2.
 func TestMistakesInTheCommandLine(t *testing.T) {
 	for line, want := range map[string]string{
-		"":                           "--cgroup is needed: the cgroup2 folder above the pods, such as /sys/fs/cgroup/kubepods.slice",
-		"--cgroup c":                 "--manifests is needed: the folder with the objects",
-		"--manifests m":              "--cgroup is needed",
-		"cleanup":                    "--cgroup is needed",
+		"":                           "say where the objects are: --kubernetes, or --manifests with the folder of them",
+		"--cgroup c":                 "say where the objects are",
+		"--manifests m":              "--cgroup is needed: the cgroup2 folder above the pods, such as /sys/fs/cgroup/kubepods.slice",
 		"serve --cgroup c":           `"serve" is neither a flag nor a command`,
 		"cleanup --cgroup c extra":   `"extra" is neither a flag nor a command`,
 		"bypass":                     "say bypass on or bypass off",
 		"bypass maybe":               "say bypass on or bypass off",
 		"bypass on off":              `"off" is neither a flag nor a command`,
 		"--manifests m --cgroup c x": `"x" is neither a flag nor a command`,
-		"--manifests m --cgroup c --heartbeat-limit 499ms": "--heartbeat-limit 499ms is too short: a proxy that works beats every 100 ms, so at least 500ms",
-		"--manifests m --cgroup c --heartbeat-limit soon":  `invalid value "soon" for flag -heartbeat-limit`,
-		"--manifests m --cgroup c --admin 0.0.0.0:15021":   "--admin: 0.0.0.0:15021 is not loopback: use 127.0.0.1, [::1] or unix:PATH",
-		"--manifests m --cgroup c --admin localhost:1":     `--admin: "localhost:1" is neither IP:PORT nor unix:PATH`,
-		"bypass on --admin 10.0.0.1:1":                     "--admin: 10.0.0.1:1 is not loopback",
-		"--manifests m --cgroup c --node=":                 "--node is empty: it is the name that pods of this node have in spec.nodeName",
-		"--manifests m --cgroup c --log-level loud":        `invalid value "loud" for flag -log-level`,
-		"--manifests m --cgroup c --nonsense":              "flag provided but not defined: -nonsense",
+		"--manifests m --cgroup c --heartbeat-limit 499ms":                    "--heartbeat-limit 499ms is too short: a proxy that works beats every 100 ms, so at least 500ms",
+		"--manifests m --cgroup c --heartbeat-limit soon":                     `invalid value "soon" for flag -heartbeat-limit`,
+		"--manifests m --cgroup c --admin 0.0.0.0:15021":                      "--admin: 0.0.0.0:15021 is not loopback: use 127.0.0.1, [::1] or unix:PATH",
+		"--manifests m --cgroup c --admin localhost:1":                        `--admin: "localhost:1" is neither IP:PORT nor unix:PATH`,
+		"bypass on --admin 10.0.0.1:1":                                        "--admin: 10.0.0.1:1 is not loopback",
+		"--manifests m --cgroup c --node=":                                    "--node is empty: it is the name that pods of this node have in spec.nodeName",
+		"--manifests m --cgroup c --log-level loud":                           `invalid value "loud" for flag -log-level`,
+		"--manifests m --cgroup c --serve here":                               `--serve: "here" is not IP:PORT`,
+		"--manifests m --cgroup c --enroll some":                              "--enroll some: say all or labelled",
+		"--manifests m --cgroup c --kubernetes":                               "say where the objects are",
+		"--manifests m --cgroup auto":                                         "--cgroup auto needs --pod-uid",
+		"--kubernetes --cgroup c --pod p":                                     "--namespace and --pod are needed with --kubernetes",
+		"--kubernetes --namespace n --pod p":                                  "--cgroup is needed",
+		"--kubernetes --namespace n --pod p --cgroup c --cni-when-away never": `whenAway "never" is none of start, wait, refuse`,
+		"--manifests m --cgroup c --nonsense":                                 "flag provided but not defined: -nonsense",
 	} {
 		var out bytes.Buffer
 		if status := run(strings.Fields(line), &out); status != 2 {
@@ -118,7 +149,7 @@ func TestHelp(t *testing.T) {
 		if status := run(strings.Fields(line), &out); status != 0 {
 			t.Errorf("%q: exit status %d", line, status)
 		}
-		for _, part := range []string{"sluice-agent cleanup --cgroup DIR", "bypass on|off", "-heartbeat-limit", `(default "127.0.0.1:15021")`} {
+		for _, part := range []string{"sluice-agent cleanup [flags]", "bypass on|off", "-heartbeat-limit", `(default "127.0.0.1:15021")`} {
 			if !strings.Contains(out.String(), part) {
 				t.Errorf("%q: the help lacks %q:\n%s", line, part, out.String())
 			}

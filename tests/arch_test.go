@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -31,6 +32,7 @@ const (
 	ebpf       = "github.com/cilium/ebpf"
 	prometheus = "github.com/prometheus/client_golang/"
 	netlink    = "github.com/vishvananda/"
+	fsnotify   = "github.com/fsnotify/fsnotify"
 )
 
 // layers is the map of the tree (ARCHITECTURE.md draws it). A package that is not here is an error: a new package, and
@@ -64,7 +66,8 @@ var layers = map[string]layer{
 		"l7proxy/model", "l7proxy/channel", "l7proxy/sock", "l7proxy/inbound", "l7proxy/state", "l7proxy/forward",
 		"l7proxy/upstream", "l7proxy/observe", "l7proxy/admin",
 	}, theirs: []string{unix, prometheus}},
-	"l7proxy": {ours: []string{"l7proxy/master", "l7proxy/worker", "l7proxy/admin", "l7proxy/observe"}},
+	"l7proxy/confine": {theirs: []string{unix}},
+	"l7proxy":         {ours: []string{"l7proxy/confine", "l7proxy/master", "l7proxy/worker", "l7proxy/admin", "l7proxy/observe"}},
 
 	// The agent: Kubernetes and the kernel. It never touches a request.
 	"bpf":                        {theirs: []string{ebpf}},
@@ -74,20 +77,44 @@ var layers = map[string]layer{
 	"agent/kube/internal/crdgen": {theirs: []string{"sigs.k8s.io/yaml", "k8s.io/apiextensions-apiserver/", machinery, "go.yaml.in/yaml/v3"}},
 	"agent/sockdiag":             {theirs: []string{unix}},
 	"agent/datapath":             {ours: []string{"bpf", "agent/sockdiag", "l7proxy/model"}, theirs: []string{ebpf, unix, netlink}},
-	"agent/enroll":               {ours: []string{"agent/objects", "agent/datapath", "l7proxy/model"}, theirs: []string{kubeAPI, machinery, unix, netlink}},
+	"agent/enroll":               {ours: []string{"agent/objects", "agent/datapath", "l7proxy/model"}, theirs: []string{kubeAPI, machinery, unix, netlink, fsnotify}},
+	"agent/cgroup":               {theirs: []string{unix}},
 	"agent/push":                 {ours: []string{"l7proxy/model", "l7proxy/channel"}, theirs: []string{unix}},
-	"agent/node":                 {ours: []string{"agent/objects", "agent/kube", "agent/compile", "agent/datapath", "agent/enroll", "agent/push", "l7proxy/model"}, theirs: []string{kubeAPI, machinery, gatewayAPI, unix, prometheus}},
-	"agent/admin":                {ours: []string{"agent/node", "l7proxy/model"}, theirs: []string{prometheus}},
-	"agent":                      {ours: []string{"agent/objects", "agent/kube", "agent/compile", "agent/datapath", "agent/enroll", "agent/push", "agent/node", "agent/admin"}, theirs: []string{prometheus}},
+	"agent/rollup":               {ours: []string{"agent/objects", "agent/compile", "l7proxy/model"}, theirs: []string{machinery, gatewayAPI}, pure: true},
+	"agent/node":                 {ours: []string{"agent/objects", "agent/kube", "agent/compile", "agent/datapath", "agent/enroll", "agent/push", "agent/rollup", "l7proxy/model"}, theirs: []string{kubeAPI, machinery, gatewayAPI, unix, prometheus}},
+	"agent/admin":                {ours: []string{"agent/node", "cni/install", "l7proxy/model"}, theirs: []string{prometheus}},
+
+	// What an agent is in a cluster. Only these two talk to the API server.
+	"agent/watch":     {ours: []string{"agent/objects", "agent/kube"}, theirs: []string{kubeAPI, machinery, gatewayAPI, "k8s.io/", "sigs.k8s.io/gateway-api/", prometheus, "github.com/go-logr/logr"}},
+	"agent/status":    {ours: []string{"agent/objects", "agent/compile", "agent/rollup", "l7proxy/model"}, theirs: []string{kubeAPI, machinery, gatewayAPI, "k8s.io/client-go/", "k8s.io/klog/v2", "sigs.k8s.io/gateway-api/", prometheus, "github.com/go-logr/logr"}},
+	"agent/admission": {ours: []string{"agent/enroll", "agent/node", "cni/wire"}},
+	"agent/handover":  {theirs: []string{unix}},
+	"agent/life":      {ours: []string{"agent/objects", "agent/kube", "agent/node", "agent/admin", "agent/handover", "cni/install"}, theirs: []string{prometheus, "github.com/prometheus/client_model/"}},
+	"agent": {ours: []string{
+		"agent/objects", "agent/kube", "agent/watch", "agent/compile", "agent/datapath", "agent/enroll", "agent/cgroup", "agent/push", "agent/node",
+		"agent/rollup", "agent/admin", "agent/status", "agent/admission", "agent/handover", "agent/life", "cni/install", "cni/netconf", "cni/wire",
+	}, theirs: []string{prometheus, "k8s.io/client-go/rest"}},
+
+	// What the container runtime starts for each pod knows the agent by its socket only.
+	"cni":         {ours: []string{"cni/netconf", "cni/wire"}, theirs: []string{"github.com/containernetworking/cni/"}},
+	"cni/netconf": {},
+	"cni/wire":    {theirs: []string{unix}},
+	"cni/install": {ours: []string{"cni/netconf"}, theirs: []string{unix, fsnotify}},
 
 	// The user's command runs the other two; it does not contain them.
-	"cli":         {ours: []string{"cli/demo", "cli/lab", "cli/traffic", "cli/inforce", "cli/explain", "l7proxy/message", "l7proxy/model"}},
+	"cli":         {ours: []string{"cli/demo", "cli/lab", "cli/traffic", "cli/ask", "cli/cluster", "cli/check", "cli/inforce", "cli/explain", "cli/text", "l7proxy/message", "l7proxy/model"}},
 	"cli/demo":    {ours: []string{"cli/lab", "cli/traffic", "examples"}},
 	"cli/lab":     {ours: []string{"cli/traffic"}, theirs: []string{netlink, unix, "github.com/google/nftables", ebpf}},
 	"cli/traffic": {},
+	"cli/text":    {pure: true},
+	// One program is asked at its address, all of them through the API server.
+	"cli/ask":                 {ours: []string{"agent/compile", "l7proxy/model"}},
+	"cli/cluster":             {ours: []string{"cli/ask", "l7proxy/model"}, theirs: []string{kubeAPI, machinery, "k8s.io/client-go/", "k8s.io/streaming/"}},
+	"cli/cluster/clustertest": {theirs: []string{kubeAPI, "k8s.io/client-go/", "k8s.io/streaming/", "github.com/gorilla/websocket"}},
+	"cli/check":               {ours: []string{"cli/ask", "cli/cluster", "cli/text", "agent/compile", "l7proxy/model"}, theirs: []string{machinery, gatewayAPI}, pure: true},
 	// What is in force is read from both, or compiled as they would: from their pure parts alone it is explained.
-	"cli/inforce": {ours: []string{"agent/objects", "agent/kube", "agent/compile", "agent/enroll", "l7proxy/model"}, theirs: []string{kubeAPI}},
-	"cli/explain": {ours: []string{"cli/inforce", "agent/compile", "l7proxy/model", "l7proxy/message", "l7proxy/router", "l7proxy/filter"}, theirs: []string{machinery, gatewayAPI}, pure: true},
+	"cli/inforce": {ours: []string{"cli/ask", "agent/objects", "agent/kube", "agent/compile", "agent/enroll", "l7proxy/model"}, theirs: []string{kubeAPI}},
+	"cli/explain": {ours: []string{"cli/inforce", "cli/text", "agent/compile", "l7proxy/model", "l7proxy/message", "l7proxy/router", "l7proxy/filter"}, theirs: []string{machinery, gatewayAPI}, pure: true},
 	"examples":    {},
 
 	// The benchmark drives programs, ours and the peers'; it does not contain them.
@@ -102,6 +129,8 @@ var layers = map[string]layer{
 	"tests/bench/report":       {},
 	"tests/bench/reverseproxy": {ours: []string{"tests/bench/config"}},
 	"tests/bench/usage":        {theirs: []string{unix}},
+
+	"build/images": {},
 
 	"tests/need": {theirs: []string{unix}},
 
@@ -176,6 +205,11 @@ func TestLayersForbidWhatTheDesignForbids(t *testing.T) {
 	}
 }
 
+func isModule(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "go.mod"))
+	return err == nil
+}
+
 // importsOf maps each package of the module to its files, tests excepted, and what they import.
 func importsOf(t *testing.T, root string) map[string]map[string][]string {
 	t.Helper()
@@ -186,6 +220,8 @@ func importsOf(t *testing.T, root string) map[string]map[string][]string {
 			return err
 		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "bin"):
 			return fs.SkipDir
+		case d.IsDir() && path != root && isModule(path):
+			return fs.SkipDir // the map is of this module
 		case d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
 			return nil
 		}

@@ -265,7 +265,7 @@ func TestLinger(t *testing.T) {
 }
 
 func TestLingerEndsWithTheNode(t *testing.T) {
-	n := &leavingNode{fakeNode: fakeNode{err: errors.New("gone")}, proxies: func(time.Duration) []node.ProxyStatus {
+	n := &leavingNode{err: errors.New("gone"), proxies: func(time.Duration) []node.ProxyStatus {
 		return []node.ProxyStatus{{State: "draining"}}
 	}}
 	Linger(limited(t), n, time.Hour, nil)
