@@ -26,6 +26,14 @@ build: ## build sluice, sluice-agent and sluice-proxy into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sluice-agent ./agent
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/sluice-proxy ./l7proxy
 
+# The tag is the one that the chart asks for unless told otherwise.
+IMAGE     ?= localhost/sluice:$(shell awk -F '"' '/^appVersion:/ { print $$2 }' charts/sluice/Chart.yaml)
+PLATFORMS ?= linux/amd64,linux/arm64
+
+.PHONY: images
+images: ## build the container image for amd64 and arm64 into bin/images/sluice.tar, without Docker; IMAGE and PLATFORMS change it
+	$(GO) run ./build/images -image $(IMAGE) -platforms $(PLATFORMS)
+
 .PHONY: demo
 demo: build ## show on this machine what Sluice does; needs root; KEEP=1 leaves it running to play with
 	bin/sluice demo $(if $(KEEP),--keep)
@@ -48,6 +56,34 @@ test: deps ## go vet, then all tests with the race detector; as root nothing is 
 interop: deps ## h2spec and grpc-go's own interop tests through the whole path (root)
 	cd tests/interop && $(GO) vet . && CGO_ENABLED=1 $(GO) test -race -timeout 20m .
 
+.PHONY: chart
+chart: ## helm lint, what the chart renders, and that programs and API take it; SLUICE_UPDATE=1 rewrites what is generated
+	cd tests/chart && $(GO) vet . && $(GO) test -timeout 20m .
+
+# The cluster's own program is built into the cache, from where it can be called at any time: cluster exec, kubectl, env.
+CLUSTER := $(CACHE)/cluster/bin/cluster
+
+.PHONY: cluster-program
+cluster-program:
+	@mkdir -p $(dir $(CLUSTER)); cd tests/cluster && $(GO) build -o $(CLUSTER) .
+
+.PHONY: cluster
+cluster: cluster-program ## bring up a real Kubernetes of two nodes on this machine, with Sluice (root; the first time it takes a quarter of an hour)
+	cd tests/cluster && $(CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: cluster-program ## remove that cluster, also one that came up only half
+	$(CLUSTER) down
+
+.PHONY: cluster-test
+cluster-test: cluster ## what Sluice does in the cluster, the twins of the routes' tests included; RUN=expression chooses
+	cd tests/cluster && eval "$$($(CLUSTER) env)" && SLUICE_CLUSTER=$(CLUSTER) $(GO) test -count 1 -v -timeout 40m $(if $(RUN),-run '$(RUN)') ./e2e
+
+.PHONY: conformance
+conformance: cluster ## the Gateway API's own conformance suite in the cluster, all mesh features; writes the report to conformance/
+	cd tests/conformance && eval "$$($(CLUSTER) env)" && SLUICE_CLUSTER=$(CLUSTER) SLUICE_VERSION="$$(git describe --always --dirty)" SLUICE_INFER=$(INFER) \
+		SLUICE_REPORT=$(CURDIR)/conformance/$(or $(CHANNEL),standard)$(if $(INFER),-inferred)-report.yaml $(GO) test -count 1 -v -timeout 60m .
+
 .PHONY: test-unprivileged
 test-unprivileged: ## the tests that need no root, as an ordinary user (as root: as nobody)
 	@.ci/test-unprivileged
@@ -59,7 +95,8 @@ lint: $(GOLANGCI) ## go vet, gofmt, go fix and golangci-lint
 		if [ -n "$$bad" ]; then echo "not formatted, run gofmt -w on: $$bad"; exit 1; fi
 	@echo go fix; $(GO) fix -diff ./...
 	$(GOLANGCI) run
-	cd tests/interop && $(GO) vet . && $(GO) fix -diff . && $(GOLANGCI) run
+	@for module in tests/interop tests/chart tests/cluster tests/conformance; do echo $$module; \
+		(cd $$module && $(GO) vet ./... && $(GO) fix -diff ./... && $(GOLANGCI) run) || exit 1; done
 
 $(GOLANGCI):
 	@echo "building golangci-lint $(GOLANGCI_VERSION) into $(CACHE), once (about three minutes)"
