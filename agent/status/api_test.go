@@ -155,7 +155,7 @@ func (a *api) do(r request, query url.Values) (int, any) {
 	switch r.Method {
 	case http.MethodGet:
 		if name == "" {
-			return 200, a.list(kind, collection, query.Get("labelSelector"))
+			return 200, a.list(kind, collection, query)
 		}
 	case http.MethodPost:
 		return a.create(kind, collection, r.Body)
@@ -255,16 +255,22 @@ func (a *api) replace(path, kind, sub string, old, next object) (int, any) {
 	return 200, result
 }
 
-func (a *api) list(kind, collection, selector string) any {
+func (a *api) list(kind, collection string, query url.Values) any {
 	items := []object{}
 	for _, path := range slices.Sorted(maps.Keys(a.objects)) {
 		k, c, _, _ := a.target(path)
-		if k == kind && (c == collection || !strings.Contains(collection, "/namespaces/")) && selected(a.objects[path], selector) {
+		if k == kind && (c == collection || !strings.Contains(collection, "/namespaces/")) && selected(a.objects[path], query.Get("labelSelector")) {
 			items = append(items, a.objects[path])
 		}
 	}
+	meta := object{"resourceVersion": strconv.Itoa(a.version)}
+	from, _ := strconv.Atoi(query.Get("continue"))
+	items = items[min(from, len(items)):]
+	if limit, _ := strconv.Atoi(query.Get("limit")); limit > 0 && len(items) > limit {
+		items, meta["continue"] = items[:limit], strconv.Itoa(from+limit)
+	}
 	name, version := typeOf(kind, collection)
-	return object{"kind": name + "List", "apiVersion": version, "metadata": object{"resourceVersion": strconv.Itoa(a.version)}, "items": items}
+	return object{"kind": name + "List", "apiVersion": version, "metadata": meta, "items": items}
 }
 
 // typeOf is what objects of a kind say they are.

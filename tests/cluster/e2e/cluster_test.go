@@ -58,6 +58,7 @@ func open(t *testing.T) *cluster {
 	if c.objects, err = dynamic.NewForConfig(c.rest); err != nil {
 		t.Fatal(err)
 	}
+	c.elected(t) // without one no status is written
 	return c
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/sluice-mesh/sluice/cli/traffic"
 )
 
@@ -243,6 +245,39 @@ func TestUninstallUnderLoad(t *testing.T) {
 	}
 	if now := countBPF(t); !equal(objects, now) {
 		t.Errorf("there were %v BPF objects of Sluice, and now %v", objects, now)
+	}
+}
+
+// An uninstalled mesh claims nothing: its statuses go from the routes, and its Leases from its namespace.
+func TestUninstallTakesBackStatuses(t *testing.T) {
+	c := open(t)
+	ns := c.namespace(t)
+	c.apply(t, ns, shop, "echo", "yes")
+	c.accepted(t, "HTTPRoute", ns, "echo")
+	if out, err := c.run(t.Context(), "uninstall"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := c.run(context.Background(), "install"); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	err := within(t.Context(), settling, func() error {
+		have, err := c.condition(t.Context(), "HTTPRoute", ns, "echo", "Accepted")
+		if err == nil && have != "" {
+			err = fmt.Errorf("Sluice is uninstalled, and the route still says Accepted %s", have)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	leases, err := c.core.CoordinationV1().Leases(system).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range leases.Items {
+		t.Errorf("Sluice is uninstalled, and its Lease %s is still there, of %q", l.Name, *l.Spec.HolderIdentity)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 const (
@@ -60,6 +61,15 @@ func Machine() Pair { return inNetwork(2) }
 
 func inNetwork(host int) Pair {
 	return Pair{netip.MustParsePrefix(fmt.Sprintf("10.250.0.%d/24", host)), netip.MustParsePrefix(fmt.Sprintf("fd00:250::%d/64", host))}
+}
+
+// ServiceRanges are those of ServiceRange.
+func ServiceRanges() []netip.Prefix {
+	var all []netip.Prefix
+	for one := range strings.SplitSeq(ServiceRange, ",") {
+		all = append(all, netip.MustParsePrefix(one))
+	}
+	return all
 }
 
 // Nodes are the nodes: n1 and n2.

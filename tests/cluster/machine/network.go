@@ -8,6 +8,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-mesh/sluice/tests/cluster/layout"
 )
@@ -130,6 +131,12 @@ func (n network) routes(nodes []layout.Node) error {
 			if err := route(h, to.Pods, to.Address); err != nil {
 				return fmt.Errorf("route from %s to the pods of %s: %w", from, to.Name, err)
 			}
+		}
+	}
+	// What is for a Service that a node does not know of yet comes here. It is told so, instead of waiting for an answer.
+	for _, services := range layout.ServiceRanges() {
+		if err := n.cp.RouteAdd(&netlink.Route{Dst: ipNet(services), Type: unix.RTN_UNREACHABLE}); err != nil {
+			return fmt.Errorf("route of Services' addresses: %w", err)
 		}
 	}
 	everywhere := layout.Pair{V4: netip.MustParsePrefix("0.0.0.0/0"), V6: netip.MustParsePrefix("::/0")}

@@ -15,7 +15,7 @@ const runtimeSocket = "/run/containerd/containerd.sock"
 // files are a node's settings, by path.
 //
 // Where root lacks CAP_SYS_RESOURCE nobody may lower oom_score_adj below 0: containerd is told not to, and Kubernetes' programs to
-// keep 0. kube-proxy must not touch the limits of conntrack, which are the machine's.
+// keep 0. kube-proxy must not touch the limits of conntrack, which are the machine's, and follows changes at once.
 var files = map[string]string{
 	"/run/resolv.conf": "",
 	"/etc/cni/net.d/10-bridge.conflist": `{"cniVersion": "1.0.0", "name": "bridge", "plugins": [
@@ -59,6 +59,8 @@ hostnameOverride: {{.Node.Name}}
 oomScoreAdj: 0
 clientConnection: {kubeconfig: {{.Kubeconfig}}}
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
+iptables: {minSyncPeriod: 50ms}
+nftables: {minSyncPeriod: 50ms}
 `,
 }
 
