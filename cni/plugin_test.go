@@ -33,8 +33,11 @@ import (
 const mainPlugin = "sluice-test-main"
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == mainPlugin {
+	switch filepath.Base(os.Args[0]) {
+	case mainPlugin:
 		os.Exit(playMainPlugin())
+	case netconf.Type:
+		main()
 	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "sluice-cni-test-")
@@ -55,15 +58,23 @@ func TestMain(m *testing.M) {
 	}())
 }
 
+// buildPlugins makes the folder of plugins. Ours is the program as it is shipped; an ordinary user who has nowhere to build
+// one has it in the test's own binary.
 func buildPlugins(dir string) error {
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, netconf.Type), ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the plugin: %w\n%s", err, out)
+	out, buildErr := build.CombinedOutput()
+	if buildErr != nil && os.Geteuid() == 0 {
+		return fmt.Errorf("build the plugin: %w\n%s", buildErr, out)
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
+	}
+	if buildErr != nil {
+		if err := os.Symlink(self, filepath.Join(dir, netconf.Type)); err != nil {
+			return err
+		}
 	}
 	return os.Symlink(self, filepath.Join(dir, mainPlugin))
 }
