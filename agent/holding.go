@@ -45,9 +45,9 @@ type holding struct {
 	plugin   *install.Installer // nil: the same
 	writer   *status.Writer     // nil: there is no API server to write to
 
-	undo      []func() error // in reverse
-	takeAway  bool           // when the node is left
-	installed context.CancelFunc
+	undo          []func() error // in reverse
+	takeAway      bool           // when the node is left
+	stopInstaller func()         // and waits for that: what removes the plugin has to be the only one at it
 }
 
 // assemble makes everything. The sockets are ours: whoever had them before had the node.
@@ -142,12 +142,16 @@ func (h *holding) parts() []func(context.Context) error {
 	}
 	if h.plugin != nil {
 		installing, stop := context.WithCancel(context.Background())
-		h.installed = stop
+		stopped := make(chan struct{})
+		h.stopInstaller = func() { stop(); <-stopped }
 		parts = append(parts,
 			func(ctx context.Context) error {
 				defer context.AfterFunc(ctx, stop)()
 				err := h.plugin.Run(installing)
-				<-ctx.Done() // it may have been stopped by itself
+				close(stopped)
+				if err == nil {
+					<-ctx.Done() // it may have been stopped by itself
+				}
 				return err
 			},
 			func(ctx context.Context) error {
@@ -199,7 +203,7 @@ func (h *holding) withdraw(ctx context.Context) {
 	h.log.Info("the mesh is uninstalled; the node is left as it was before")
 	var err error
 	if h.plugin != nil {
-		h.installed()
+		h.stopInstaller()
 		err = install.Remove(h.cni(h.log))
 	}
 	h.relay.Attach(nil)
