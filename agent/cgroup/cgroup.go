@@ -110,7 +110,7 @@ func podFolder(dir, uid string) (string, error) {
 			return err
 		case !d.IsDir():
 			return nil
-		case isPod(d.Name(), uid):
+		case PodOf(d.Name()) == uid:
 			found = path
 			return errFound
 		}
@@ -122,10 +122,25 @@ func podFolder(dir, uid string) (string, error) {
 	return found, nil
 }
 
-// isPod: the kubelet spells a pod's cgroup pod<uid> with the cgroupfs driver, and …-pod<uid, "_" for "-">.slice with the
-// systemd driver.
-func isPod(name, uid string) bool {
-	return name == "pod"+uid || strings.HasSuffix(name, "-pod"+strings.ReplaceAll(uid, "-", "_")+".slice")
+// PodOf returns the UID of the pod whose cgroup has the folder, or "". The kubelet spells it pod<uid> with the cgroupfs
+// driver, and …-pod<uid, "_" for "-">.slice with the systemd driver.
+func PodOf(folder string) string {
+	if uid, ok := strings.CutPrefix(folder, "pod"); ok && isUID(uid) {
+		return uid
+	}
+	if slice, ok := strings.CutSuffix(folder, ".slice"); ok {
+		if _, after, ok := strings.CutLast(slice, "-pod"); ok {
+			if uid := strings.ReplaceAll(after, "_", "-"); isUID(uid) {
+				return uid
+			}
+		}
+	}
+	return ""
+}
+
+// isUID: a pod's is a UUID, and a static pod's a hash of 32 digits.
+func isUID(s string) bool {
+	return len(s) >= 32 && strings.Trim(s, "0123456789abcdef-") == ""
 }
 
 // isKubepods: systemd's names repeat those of the cgroups above.

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-mesh/sluice/agent/within"
 )
 
 // Cleanup takes away what an agent that is gone left in the pods' namespaces: the route. A pod that has ended left
@@ -87,7 +89,7 @@ func (o opener) clean(path string) (had bool, err error) {
 		return false, err
 	}
 	defer unix.Close(fd)
-	err = inside(fd, func() error {
+	err = within.Network(fd, func() error {
 		return o.route(func(r *netlink.Route) error {
 			err := netlink.RouteDel(r)
 			had = err == nil

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-mesh/sluice/agent/cgroup"
 )
 
 // A process is looked at once and then remembered, because a node has a thousand of them and they are listed many times
@@ -182,27 +184,12 @@ func (f *finder) started(pid string) time.Time {
 	return time.Now().Add(time.Duration(ticks)*tick - time.Duration(boot.Nano()))
 }
 
-// podOfCgroup returns the UID of the pod that the cgroup belongs to, or "". The kubelet spells a pod's folder pod<uid>
-// with the cgroupfs driver, and …-pod<uid, "_" for "-">.slice with the systemd driver.
+// podOfCgroup returns the UID of the pod that the cgroup belongs to, or "".
 func podOfCgroup(path string) string {
 	for folder := range strings.SplitSeq(path, "/") {
-		if uid, ok := strings.CutPrefix(folder, "pod"); ok && isUID(uid) {
+		if uid := cgroup.PodOf(folder); uid != "" {
 			return uid
-		}
-		slice, ok := strings.CutSuffix(folder, ".slice")
-		if !ok {
-			continue
-		}
-		if _, after, ok := strings.CutLast(slice, "-pod"); ok {
-			if uid := strings.ReplaceAll(after, "_", "-"); isUID(uid) {
-				return uid
-			}
 		}
 	}
 	return ""
-}
-
-// isUID: a pod's is a UUID, and a static pod's a hash of 32 digits.
-func isUID(s string) bool {
-	return len(s) >= 32 && strings.Trim(s, "0123456789abcdef-") == ""
 }

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-mesh/sluice/agent/within"
 	"github.com/sluice-mesh/sluice/l7proxy/model"
 )
 
@@ -38,7 +38,7 @@ func (o opener) open(w Wanted, path string) (_ *Pod, err error) {
 			err = errors.Join(err, p.release())
 		}
 	}()
-	err = inside(fd, func() error {
+	err = within.Network(fd, func() error {
 		if err := p.letGoOfPath(); err != nil {
 			return err
 		}
@@ -48,7 +48,7 @@ func (o opener) open(w Wanted, path string) (_ *Pod, err error) {
 		return nil, err
 	}
 	fd = p.netns
-	p.undo = func() error { return inside(fd, func() error { return o.route(netlink.RouteDel) }) }
+	p.undo = func() error { return within.Network(fd, func() error { return o.route(netlink.RouteDel) }) }
 	return p, nil
 }
 
@@ -85,21 +85,6 @@ func (o opener) openNS(path string) (int, nsID, error) {
 		return -1, nsID{}, fmt.Errorf("%s is the host's network namespace, which is not enrolled", path)
 	}
 	return fd, id, nil
-}
-
-// inside runs f in a network namespace, on a thread that ends with it: nothing has to be set back, and no other
-// goroutine ever runs there.
-func inside(netns int, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Setns(netns, unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter the network namespace: %w", err)
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }
 
 // furnish runs inside the namespace.

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-mesh/sluice/agent/within"
 )
 
 // Peer is the process at the other end of a conversation.
@@ -94,23 +95,15 @@ func readInHostCgroups(proc, path string) ([]byte, error) {
 			return os.ReadFile(path)
 		}
 	}
-	type result struct {
-		lines []byte
-		err   error
+	var lines []byte
+	err = within.Cgroups(int(host.Fd()), func() (err error) {
+		lines, err = os.ReadFile(path)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read as the host does: %w", err)
 	}
-	done := make(chan result)
-	go func() {
-		// The thread ends with the goroutine: nothing else ever runs in that namespace.
-		runtime.LockOSThread()
-		if err := unix.Setns(int(host.Fd()), unix.CLONE_NEWCGROUP); err != nil {
-			done <- result{nil, fmt.Errorf("enter the host's cgroup namespace: %w", err)}
-			return
-		}
-		lines, err := os.ReadFile(path)
-		done <- result{lines, err}
-	}()
-	r := <-done
-	return r.lines, r.err
+	return lines, nil
 }
 
 // mountOf climbs from a folder to the one that its file system is mounted on.

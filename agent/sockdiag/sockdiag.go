@@ -5,9 +5,10 @@ package sockdiag
 import (
 	"errors"
 	"fmt"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-mesh/sluice/agent/within"
 )
 
 // bufferSize is more than the kernel puts into one datagram of a dump.
@@ -25,29 +26,17 @@ type Conn struct {
 // Open makes a Conn in the network namespace of the descriptor, which stays the caller's. It needs CAP_SYS_ADMIN, and
 // CAP_NET_ADMIN in that namespace.
 func Open(netns int) (*Conn, error) {
-	type result struct {
-		fd  int
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		// A thread that has been elsewhere is not given back: it ends with the goroutine.
-		runtime.LockOSThread()
-		if err := unix.Setns(netns, unix.CLONE_NEWNET); err != nil {
-			done <- result{-1, fmt.Errorf("enter the network namespace: %w", err)}
-			return
+	var fd int
+	err := within.Network(netns, func() (err error) {
+		if fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG); err != nil {
+			return fmt.Errorf("make a sock_diag socket: %w", err)
 		}
-		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-		if err != nil {
-			err = fmt.Errorf("make a sock_diag socket: %w", err)
-		}
-		done <- result{fd, err}
-	}()
-	r := <-done
-	if r.err != nil {
-		return nil, r.err
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return &Conn{fd: r.fd, buffer: make([]byte, bufferSize)}, nil
+	return &Conn{fd: fd, buffer: make([]byte, bufferSize)}, nil
 }
 
 // Close closes the Conn.
