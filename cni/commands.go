@@ -37,13 +37,19 @@ func (p *plugin) say(format string, args ...any) {
 	fmt.Fprintf(p.log, "sluice-cni: "+format+"\n", args...)
 }
 
-// add tells the agent of a pod and waits until it is served.
-func (p *plugin) add(args *skel.CmdArgs) error {
+// chained reads the configuration and the result of the plugins before us.
+func chained(args *skel.CmdArgs) (config, previous, error) {
 	c, err := parse(args.StdinData)
 	if err != nil {
-		return err
+		return config{}, previous{}, err
 	}
 	prev, err := c.previous()
+	return c, prev, err
+}
+
+// add tells the agent of a pod and waits until it is served.
+func (p *plugin) add(args *skel.CmdArgs) error {
+	c, prev, err := chained(args)
 	if err != nil {
 		return err
 	}
@@ -62,11 +68,7 @@ func (p *plugin) add(args *skel.CmdArgs) error {
 
 // check asks whether a pod is still served. What would have let it start is no error here.
 func (p *plugin) check(args *skel.CmdArgs) error {
-	c, err := parse(args.StdinData)
-	if err != nil {
-		return err
-	}
-	prev, err := c.previous()
+	c, prev, err := chained(args)
 	if err != nil {
 		return err
 	}

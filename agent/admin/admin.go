@@ -79,7 +79,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 
 // Handler answers for the node.
 func Handler(n Node, metrics prometheus.Gatherer) http.Handler {
-	mux := public(n, metrics)
+	mux := Public(n, metrics)
 	mux.HandleFunc("GET /status", dump(n.Status))
 	mux.HandleFunc("GET /config", dump(n.Config))
 	mux.HandleFunc("POST /bypass", func(w http.ResponseWriter, r *http.Request) { bypass(n, w, r) })
@@ -87,9 +87,7 @@ func Handler(n Node, metrics prometheus.Gatherer) http.Handler {
 }
 
 // Public answers whoever asks: the kubelet's probes, and Prometheus. It tells nothing of what the node was told.
-func Public(n Node, metrics prometheus.Gatherer) http.Handler { return public(n, metrics) }
-
-func public(n Node, metrics prometheus.Gatherer) *http.ServeMux {
+func Public(n Node, metrics prometheus.Gatherer) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", check(n.Healthy))
 	mux.HandleFunc("GET /readyz", check(n.Ready))

@@ -80,7 +80,7 @@ func (w *Writer) serve(ctx, elected context.Context) {
 	writing, pause := context.WithCancel(term)
 	defer pause()
 	wg.Go(func() { // who withdraws keeps the Lease, or another would write everything anew
-		if wait(term, time.Time{}, w.withdrawn) {
+		if wait(term, time.Time{}, w.withdrawn, nil) {
 			pause()
 		}
 	})

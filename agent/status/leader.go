@@ -86,7 +86,7 @@ func (t *term) lead(ctx context.Context) {
 	wg.Go(func() { t.nodes.watch(ctx) })
 	wg.Go(func() { t.nodes.collect(ctx) })
 	wg.Go(func() { (&meshes{w: t.w, log: t.log}).run(ctx) })
-	if !wait(ctx, time.Time{}, t.nodes.synced) {
+	if !wait(ctx, time.Time{}, t.nodes.synced, nil) {
 		return
 	}
 	for range workers {
@@ -100,7 +100,7 @@ func (t *term) lead(ctx context.Context) {
 			t.compare(report, refused)
 		}
 		wait(ctx, t.nodes.next(now), reported, refusing)
-		wait(ctx, now.Add(compareEvery))
+		wait(ctx, now.Add(compareEvery), nil, nil)
 	}
 }
 

@@ -43,7 +43,7 @@ func (m *meshes) run(ctx context.Context) {
 	complaints := complaints{log: m.log}
 	looked := false
 	var retry time.Time
-	for wait(ctx, retry, m.changed) {
+	for wait(ctx, retry, m.changed, nil) {
 		retry = time.Time{}
 		all, synced := m.all()
 		if synced && !looked {

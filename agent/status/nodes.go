@@ -157,7 +157,7 @@ func (n *nodes) next(now time.Time) time.Time {
 
 // collect deletes the Leases of nodes that are gone, until ctx is done.
 func (n *nodes) collect(ctx context.Context) {
-	for wait(ctx, time.Now().Add(collectEvery)) {
+	for wait(ctx, time.Now().Add(collectEvery), nil, nil) {
 		for _, l := range n.garbage(time.Now()) {
 			name, version := l.Name, l.ResourceVersion
 			call, cancel := context.WithTimeout(ctx, callTimeout)

@@ -136,21 +136,14 @@ func (w *Writer) Run(ctx context.Context) error {
 	return err
 }
 
-// wait returns when one of them is closed, or at the time, if there is one. It tells whether ctx is not done.
-func wait(ctx context.Context, at time.Time, either ...<-chan struct{}) bool {
+// wait returns when one of the channels is closed, each of which may be nil, or at the time, if there is one. It tells
+// whether ctx is not done.
+func wait(ctx context.Context, at time.Time, a, b <-chan struct{}) bool {
 	var timer <-chan time.Time
 	if !at.IsZero() {
 		t := time.NewTimer(time.Until(at))
 		defer t.Stop()
 		timer = t.C
-	}
-	var a, b <-chan struct{}
-	switch len(either) {
-	case 2:
-		b = either[1]
-		fallthrough
-	case 1:
-		a = either[0]
 	}
 	select {
 	case <-ctx.Done():

@@ -40,12 +40,11 @@ type OwnerConfig struct {
 type Owner struct {
 	cfg    OwnerConfig
 	client metadata.ResourceInterface
-	gone   chan struct{}
 
 	mu       sync.Mutex
 	uid      types.UID // of the DaemonSet; "": it was not seen
 	orphaned bool      // it is being deleted without its pods
-	told     bool      // gone is closed
+	gone     bool      // it is being deleted or was deleted, and its pods with it
 }
 
 // NewOwner makes an Owner. Nothing is asked of the API server yet.
@@ -64,11 +63,8 @@ func NewOwner(cfg OwnerConfig) (*Owner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Owner{cfg: cfg, client: client.Namespace(cfg.Namespace), gone: make(chan struct{})}, nil
+	return &Owner{cfg: cfg, client: client.Namespace(cfg.Namespace)}, nil
 }
-
-// Uninstalled is closed once the DaemonSet is being deleted or was deleted.
-func (o *Owner) Uninstalled() <-chan struct{} { return o.gone }
 
 // Run watches until the context ends, then it returns nil.
 func (o *Owner) Run(ctx context.Context) error {
@@ -127,12 +123,9 @@ func (o *Owner) Gone(ctx context.Context) (bool, error) {
 }
 
 func (o *Owner) isGone() bool {
-	select {
-	case <-o.gone:
-		return true
-	default:
-		return false
-	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.gone
 }
 
 // see takes a version of the DaemonSet.
@@ -141,7 +134,7 @@ func (o *Owner) see(set *metav1.PartialObjectMetadata) {
 	defer o.mu.Unlock()
 	switch {
 	case o.uid != "" && o.uid != set.UID && !o.orphaned:
-		o.uninstalled() // ours was deleted, and there is another of its name
+		o.gone = true // ours was deleted, and there is another of its name
 		return
 	case o.uid != set.UID:
 		o.uid, o.orphaned = set.UID, false // the one that adopts our pod, if it was orphaned
@@ -151,7 +144,7 @@ func (o *Owner) see(set *metav1.PartialObjectMetadata) {
 	case slices.Contains(set.Finalizers, metav1.FinalizerOrphanDependents):
 		o.orphaned = true
 	default:
-		o.uninstalled()
+		o.gone = true
 	}
 }
 
@@ -160,16 +153,9 @@ func (o *Owner) deleted() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.uid != "" && !o.orphaned {
-		o.uninstalled()
+		o.gone = true
 	}
-	return o.told
-}
-
-func (o *Owner) uninstalled() {
-	if !o.told {
-		o.told = true
-		close(o.gone)
-	}
+	return o.gone
 }
 
 // ownerStore is what a reflector tells of the DaemonSet.
